@@ -1,0 +1,99 @@
+//! A PostgreSQL database of its own for each test, dropped when the test ends.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection};
+
+use crate::servers::{postgres_url, postgres_url_for};
+
+/// Connections one test's pool may hold: many tests run at once on one server of a few hundred connections.
+const POOL_CONNECTIONS_MAX: u32 = 8;
+/// Characters of the hint kept in the name: PostgreSQL cuts names at 63 bytes, and the suffix must survive.
+const HINT_CHARS_MAX: usize = 24;
+/// How long the end of a test waits for its database to be dropped; a database left over harms nobody.
+const DROP_WAIT: Duration = Duration::from_secs(5);
+
+/// A fresh, empty database; dropped (best effort, with force) together with this value.
+#[derive(Debug)]
+pub struct TestDatabase {
+    /// Connection URL of this database, for processes that a test starts.
+    pub url: String,
+    /// A small pool on it.
+    pub pool: PgPool,
+    name: String,
+}
+
+impl TestDatabase {
+    /// Makes an empty database whose name contains `name_hint`, so that a left-over tells whose it was.
+    ///
+    /// # Panics
+    /// When the server is away or refuses: the test can not run.
+    pub async fn create(name_hint: &str) -> TestDatabase {
+        let name = unique_name(name_hint);
+        let mut admin =
+            PgConnection::connect(&postgres_url()).await.expect("connecting to WAYBILL_POSTGRES_URL");
+        sqlx::query(AssertSqlSafe(format!("create database {name}")))
+            .execute(&mut admin)
+            .await
+            .unwrap_or_else(|e| panic!("creating database {name}: {e}"));
+        let _ = admin.close().await;
+        let url = postgres_url_for(&name);
+        let pool = PgPoolOptions::new()
+            .max_connections(POOL_CONNECTIONS_MAX)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_lazy(&url)
+            .unwrap_or_else(|e| panic!("the URL of database {name} is not usable: {e}"));
+        TestDatabase { url, pool, name }
+    }
+
+    /// Runs each migrator in the order given; migrations of the others are ignored, as in a service.
+    ///
+    /// # Panics
+    /// When a migration fails.
+    pub async fn migrate(&self, migrators: &[&Migrator]) {
+        for migrator in migrators {
+            let mut migrator =
+                Migrator { migrations: Cow::Owned(migrator.migrations.to_vec()), ..Migrator::DEFAULT };
+            migrator.set_ignore_missing(true);
+            migrator.run(&self.pool).await.unwrap_or_else(|e| panic!("migrating {}: {e}", self.name));
+        }
+    }
+
+    /// The database's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for TestDatabase {
+    /// Drops the database from a thread with its own runtime, since the test's runtime may already be ending.
+    fn drop(&mut self) {
+        let statement = format!("drop database if exists {} with (force)", self.name);
+        let (done, finished) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            if let Ok(runtime) = runtime {
+                runtime.block_on(async {
+                    if let Ok(mut admin) = PgConnection::connect(&postgres_url()).await {
+                        let _ = sqlx::query(AssertSqlSafe(statement)).execute(&mut admin).await;
+                    }
+                });
+            }
+            drop(done);
+        });
+        let _ = finished.recv_timeout(DROP_WAIT);
+    }
+}
+
+fn unique_name(hint: &str) -> String {
+    let hint: String = hint
+        .chars()
+        .take(HINT_CHARS_MAX)
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' })
+        .collect();
+    format!("test_{hint}_{:012x}", rand::random::<u64>() & 0xffff_ffff_ffff)
+}

@@ -1,0 +1,18 @@
+//! For tests only: a database and a topic prefix per test, access tokens, running processes, bounded polling.
+//!
+//! Servers are never started here: `cargo xtask test` starts one PostgreSQL and one Kafka for the whole run and
+//! hands their addresses over in the environment; everything below makes its own corner on them.
+
+pub mod database;
+pub mod polling;
+pub mod process;
+pub mod servers;
+pub mod tokens;
+pub mod topics;
+
+pub use database::TestDatabase;
+pub use polling::eventually;
+pub use process::{Process, ProcessBuilder};
+pub use servers::{kafka_bootstrap, postgres_url};
+pub use tokens::Tokens;
+pub use topics::{OwnedRecord, TestTopics};

@@ -1,0 +1,243 @@
+//! Kafka topics of its own for each test: a prefix nobody else has, made and removed on the shared broker.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::servers::kafka_bootstrap;
+
+/// Longest wait for one answer of the broker about topics or one delivery.
+const BROKER_WAIT: Duration = Duration::from_secs(20);
+/// How often `read_all` looks at its condition while no record comes.
+const READ_PAUSE: Duration = Duration::from_millis(100);
+
+/// One consumed record, owned and undecoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedRecord {
+    /// Full topic name, prefix included.
+    pub topic: String,
+    /// Partition number.
+    pub partition: i32,
+    /// Offset inside the partition.
+    pub offset: i64,
+    /// Key bytes.
+    pub key: Option<Vec<u8>>,
+    /// Headers in their order.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// Value bytes; `None` is a tombstone.
+    pub payload: Option<Vec<u8>>,
+}
+
+impl OwnedRecord {
+    /// The value of the last header of this name, when it is UTF-8.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().rev().find(|(n, _)| n == name)?;
+        std::str::from_utf8(&found.1).ok()
+    }
+
+    /// The key as text; empty when there is none or it is not UTF-8.
+    #[must_use]
+    pub fn key_text(&self) -> &str {
+        self.key.as_deref().and_then(|k| std::str::from_utf8(k).ok()).unwrap_or_default()
+    }
+}
+
+/// A topic prefix of its own; topics made through it are deleted (best effort) together with this value.
+pub struct TestTopics {
+    /// Put before every topic name and consumer group id, the separating dot included: `t1a2b3c4.`.
+    pub prefix: String,
+    made: Mutex<BTreeMap<String, i32>>,
+    producer: FutureProducer,
+}
+
+impl TestTopics {
+    /// Takes a prefix; makes no topic yet.
+    ///
+    /// # Panics
+    /// When `KAFKA_BOOTSTRAP_SERVERS` is missing.
+    #[must_use]
+    pub fn new() -> TestTopics {
+        let producer = base_config()
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "0")
+            .create()
+            .expect("a producer for KAFKA_BOOTSTRAP_SERVERS");
+        let prefix = format!("t{:08x}.", rand::random::<u32>());
+        TestTopics { prefix, made: Mutex::default(), producer }
+    }
+
+    /// Takes a prefix and makes these topics (`name` without prefix, partitions, replication 1).
+    ///
+    /// # Panics
+    /// When the broker is away or refuses.
+    pub async fn create(topics: &[(&str, i32)]) -> TestTopics {
+        let this = Self::new();
+        this.add(topics).await;
+        this
+    }
+
+    /// Makes more topics under the same prefix.
+    ///
+    /// # Panics
+    /// When the broker is away or refuses.
+    pub async fn add(&self, topics: &[(&str, i32)]) {
+        let named: Vec<(String, i32)> = topics.iter().map(|(n, p)| (self.full(n), *p)).collect();
+        let new: Vec<NewTopic<'_>> =
+            named.iter().map(|(n, p)| NewTopic::new(n, *p, TopicReplication::Fixed(1))).collect();
+        let answers =
+            admin().create_topics(&new, &admin_options()).await.expect("asking Kafka to make topics");
+        for answer in answers {
+            answer.unwrap_or_else(|(topic, code)| panic!("making topic {topic}: {code}"));
+        }
+        self.made.lock().expect("no panic while held").extend(named);
+    }
+
+    /// The full name of a topic: prefix and name.
+    #[must_use]
+    pub fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Sends one record and waits until the broker has it; the partition is the Java client's choice for the key.
+    /// Returns partition and offset.
+    ///
+    /// # Panics
+    /// When the broker does not take it within 20 s.
+    pub async fn produce(
+        &self,
+        name: &str,
+        key: Option<&[u8]>,
+        headers: &[(&str, &[u8])],
+        payload: Option<&[u8]>,
+    ) -> (i32, i64) {
+        let topic = self.full(name);
+        let mut record = FutureRecord::<[u8], [u8]>::to(&topic);
+        record.key = key;
+        record.payload = payload;
+        record.headers =
+            Some(headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| {
+                all.insert(Header { key, value: Some(*value) })
+            }));
+        let delivery = self.producer.send(record, BROKER_WAIT).await;
+        let delivery = delivery.unwrap_or_else(|(e, _)| panic!("producing to {topic}: {e}"));
+        (delivery.partition, delivery.offset)
+    }
+
+    /// Reads the topic (`name` without prefix) from its beginning, without a group, until `until` says it has seen
+    /// enough; records come in order per partition.
+    ///
+    /// # Panics
+    /// When `timeout` passes first, telling how many records there were.
+    pub async fn read_all(
+        &self,
+        name: &str,
+        until: impl Fn(&[OwnedRecord]) -> bool,
+        timeout: Duration,
+    ) -> Vec<OwnedRecord> {
+        let topic = self.full(name);
+        let started = Instant::now();
+        let consumer = reader(&topic);
+        let mut records = Vec::new();
+        while !until(&records) {
+            assert!(
+                started.elapsed() < timeout,
+                "{topic}: {} records within {timeout:?}, and that is not what the test waits for: {:?}",
+                records.len(),
+                records.last()
+            );
+            if let Ok(received) = tokio::time::timeout(READ_PAUSE, consumer.recv()).await {
+                let message = received.unwrap_or_else(|e| panic!("reading {topic}: {e}"));
+                records.push(owned(&message));
+            }
+        }
+        records
+    }
+}
+
+impl Default for TestTopics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for TestTopics {
+    /// Deletes the topics from a thread with its own runtime; topics left over harm nobody.
+    fn drop(&mut self) {
+        let made = std::mem::take(&mut *self.made.lock().expect("no panic while held"));
+        if made.is_empty() {
+            return;
+        }
+        let deletion = std::thread::spawn(move || {
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+                return;
+            };
+            let names: Vec<&str> = made.keys().map(String::as_str).collect();
+            runtime.block_on(async {
+                let _ = admin().delete_topics(&names, &admin_options()).await;
+            });
+        });
+        let _ = deletion.join();
+    }
+}
+
+fn base_config() -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka_bootstrap()).set("client.id", "waybill-testkit");
+    config
+}
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    base_config().create().expect("an admin client for KAFKA_BOOTSTRAP_SERVERS")
+}
+
+fn admin_options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(BROKER_WAIT)).operation_timeout(Some(BROKER_WAIT))
+}
+
+/// A consumer assigned to every partition of the topic from its beginning.
+fn reader(topic: &str) -> StreamConsumer {
+    let consumer: StreamConsumer = base_config()
+        .set("group.id", "waybill-testkit-reader")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("fetch.wait.max.ms", "20")
+        .create()
+        .expect("a consumer for KAFKA_BOOTSTRAP_SERVERS");
+    let metadata = consumer.fetch_metadata(Some(topic), BROKER_WAIT).expect("Kafka's metadata");
+    let mut assignment = TopicPartitionList::new();
+    for found in metadata.topics() {
+        for partition in found.partitions() {
+            assignment
+                .add_partition_offset(topic, partition.id(), Offset::Beginning)
+                .expect("the beginning is a valid offset");
+        }
+    }
+    assert!(assignment.count() > 0, "{topic} does not exist: make it with TestTopics::create");
+    consumer.assign(&assignment).expect("assigning partitions");
+    consumer
+}
+
+fn owned(message: &impl Message) -> OwnedRecord {
+    let headers = message.headers().map(|headers| {
+        headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect()
+    });
+    OwnedRecord {
+        topic: message.topic().to_owned(),
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().map(<[u8]>::to_vec),
+        headers: headers.unwrap_or_default(),
+        payload: message.payload().map(<[u8]>::to_vec),
+    }
+}

@@ -1,0 +1,57 @@
+//! The test kit against real servers: databases are apart, topics are read back, tokens are files.
+
+use std::time::Duration;
+
+use waybill_testkit::{TestDatabase, TestTopics, Tokens, eventually};
+
+#[tokio::test]
+async fn each_database_is_its_own_and_is_dropped() {
+    let one = TestDatabase::create("kit").await;
+    let two = TestDatabase::create("kit").await;
+    sqlx::query("create table only_here (id int)").execute(&one.pool).await.unwrap();
+    let seen: bool =
+        sqlx::query_scalar("select to_regclass('only_here') is not null").fetch_one(&two.pool).await.unwrap();
+    assert!(!seen);
+    let name = one.name().to_owned();
+    drop(one);
+    let left: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
+        .bind(name)
+        .fetch_one(&two.pool)
+        .await
+        .unwrap();
+    assert!(!left);
+}
+
+#[tokio::test]
+async fn what_was_produced_is_read_back_in_order() {
+    let topics = TestTopics::create(&[("kit", 3)]).await;
+    for n in 0..5 {
+        topics.produce("kit", Some(b"key"), &[("n", n.to_string().as_bytes())], Some(b"value")).await;
+    }
+    topics.produce("kit", Some(b"key"), &[], None).await;
+    let records = topics.read_all("kit", |r| r.len() == 6, Duration::from_secs(20)).await;
+    let numbers: Vec<_> = records.iter().filter_map(|r| r.header("n")).collect();
+    assert_eq!(numbers, ["0", "1", "2", "3", "4"]);
+    assert_eq!(records[5].payload, None);
+    assert_eq!(records[0].key_text(), "key");
+}
+
+#[test]
+fn the_key_file_lives_as_long_as_its_tokens() {
+    let tokens = Tokens::new();
+    let path = tokens.jwks_path().to_owned();
+    assert!(std::fs::read_to_string(&path).unwrap().contains(tokens.kid()));
+    drop(tokens);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn polling_returns_what_it_found() {
+    let mut looks = 0;
+    let found = eventually(Duration::from_secs(5), async || {
+        looks += 1;
+        (looks == 3).then_some("found")
+    })
+    .await;
+    assert_eq!(found, "found");
+}
