@@ -1,0 +1,16 @@
+//! What every process needs to start well, run bounded and stop cleanly.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`config`] | settings from the environment; every mistake named at once |
+//! | [`lifecycle`] | signals, supervised tasks, bounded shutdown |
+//! | [`pool`] | Postgres pools that can not hand out a half-open transaction, with time limits on every statement |
+//! | [`retry`] | back-off, the only place that knows the `backoff` crate |
+//! | [`clock`] | the wall clock and new ids, as arguments for pure code |
+
+pub mod clock;
+pub mod config;
+mod environment;
+pub mod lifecycle;
+pub mod pool;
+pub mod retry;

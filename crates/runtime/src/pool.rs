@@ -1,0 +1,92 @@
+//! Postgres pools: no half-open transaction is ever handed out, and every statement has a time limit.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+use crate::config;
+use crate::lifecycle::Shutdown;
+use crate::retry::Backoff;
+
+/// How long to wait for a free connection: past it the pool is overloaded and the caller hears 503.
+pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// No statement of a service needs longer; one that does is ended by the server, its locks with it.
+pub const STATEMENT_TIMEOUT_MS: u32 = 10_000;
+/// Waiting for a lock longer means a conflict that the caller should hear of (409 or another try).
+pub const LOCK_TIMEOUT_MS: u32 = 2_000;
+/// A transaction that sits idle this long belongs to a process that hangs; its locks are taken back.
+pub const IDLE_IN_TRANSACTION_TIMEOUT_MS: u32 = 10_000;
+/// The server looks this often whether a busy session's client still lives, so that a killed process's locks go.
+pub const CLIENT_CONNECTION_CHECK_MS: u32 = 1_000;
+
+/// A pool that connects when it is first used.
+///
+/// `before_acquire` rolls back whatever the connection's last user left open, in place of the usual ping: sqlx 0.9.0
+/// can hand out a connection whose cancelled `begin()` left a transaction open, in which the next user's
+/// acknowledged insert would never commit. The roll back costs the same round trip as the ping and cures it.
+///
+/// # Errors
+/// When the URL can not be read.
+pub fn connect(config: &config::Postgres, application_name: &str) -> Result<PgPool, sqlx::Error> {
+    let options = PgConnectOptions::from_str(&config.url)?.application_name(application_name).options([
+        ("statement_timeout", STATEMENT_TIMEOUT_MS.to_string()),
+        ("lock_timeout", LOCK_TIMEOUT_MS.to_string()),
+        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT_MS.to_string()),
+        ("client_connection_check_interval", CLIENT_CONNECTION_CHECK_MS.to_string()),
+    ]);
+    Ok(pool_options(config.pool_max).connect_lazy_with(options))
+}
+
+fn pool_options(pool_max: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(pool_max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| {
+            Box::pin(async move {
+                // Outside a transaction this is a notice (a warning the server sends), not an error.
+                sqlx::raw_sql("rollback").execute(connection).await?;
+                Ok(true)
+            })
+        })
+}
+
+/// Waits until the database answers, saying so; `false` when the shutdown came first.
+pub async fn wait_until_ready(pool: &PgPool, what: &str, shutdown: &Shutdown) -> bool {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    while !shutdown.is_requested() {
+        match sqlx::query("select 1").execute(pool).await {
+            Ok(_) => return true,
+            Err(error) => {
+                let wait = backoff.next_wait();
+                tracing::warn!(what, %error, wait_ms = wait.as_millis(), "waiting for Postgres");
+                shutdown.sleep(wait).await;
+            }
+        }
+    }
+    false
+}
+
+/// Whether the same work may succeed later without anything being changed: the server is away, failing over or
+/// overloaded, or the transaction lost a conflict (Postgres error codes, appendix A: classes 08, 53, 57P and 40, 55P03, 25006).
+#[must_use]
+pub fn is_transient(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => true,
+        // A connection cut in the middle of an answer.
+        sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
+            matches!(code.as_ref(), "40001" | "40P01" | "55P03" | "25006" | "57014" | "25P03")
+                || code.starts_with("08")
+                || code.starts_with("53")
+                || code.starts_with("57P")
+        }),
+        _ => false,
+    }
+}

@@ -1,0 +1,13 @@
+//! What a process tells of itself: log lines, metrics, and the trace context that ties them together.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`trace`] | W3C trace context: parse, make, continue |
+//! | [`logs`] | one JSON object a line (or a readable form), trace and correlation ids on every line of a span |
+//! | [`metrics`] | one registry, metrics made once by name, rendered for Prometheus |
+
+mod log_line;
+pub mod logs;
+pub mod metrics;
+mod process;
+pub mod trace;

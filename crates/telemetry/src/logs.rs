@@ -1,0 +1,56 @@
+//! Log lines: one JSON object a line for machines, a readable form for a developer's terminal.
+
+use std::str::FromStr;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::log_line::JsonLine;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// One JSON object a line: `timestamp level service target message`, the ids of the enclosing spans, the event's fields.
+    #[default]
+    Json,
+    /// For people: coloured when standard output is a terminal.
+    Pretty,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "json" => Ok(Self::Json),
+            "pretty" => Ok(Self::Pretty),
+            _ => Err("write json or pretty".to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Json => "json",
+            Self::Pretty => "pretty",
+        })
+    }
+}
+
+/// Starts logging to standard output for the whole process. A second call changes nothing.
+///
+/// `filter` is a `RUST_LOG` directive list; one that can not be read counts as `info`.
+pub fn init(service: &'static str, format: LogFormat, filter: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    // An error means that a subscriber is set already (tests): keep it.
+    let _already_set = match format {
+        LogFormat::Json => registry.with(JsonLine::new(service)).try_init(),
+        LogFormat::Pretty => {
+            let lines = tracing_subscriber::fmt::layer().with_target(false).compact();
+            registry.with(lines).try_init()
+        }
+    };
+}
