@@ -28,7 +28,11 @@ impl Draft {
     ///
     /// # Errors
     /// [`CodecError`] when the value does not fit its schema (a fault of this program, never of its input).
-    pub fn new<T: Contract>(topic: &'static str, key: impl Into<String>, value: &T) -> Result<Self, CodecError> {
+    pub fn new<T: Contract>(
+        topic: &'static str,
+        key: impl Into<String>,
+        value: &T,
+    ) -> Result<Self, CodecError> {
         Ok(Self { topic, key: key.into(), kind: T::TYPE, payload: codec::encode(value)? })
     }
 

@@ -1,0 +1,166 @@
+//! Dead letters: what a group could not handle, kept byte for byte, and mirrored to the group's dead letter topic.
+//!
+//! The row and the outbox row of its mirror are one transaction with the inbox row, so that no failure can lose the one
+//! or make the other twice. A record that is read again is the same dead letter.
+
+mod mirror;
+
+use std::collections::HashSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use sqlx::PgConnection;
+use uuid::Uuid;
+use waybill_messaging::headers::{CE_ID, CE_TYPE, ids_for_logs};
+use waybill_messaging::record::Record;
+use waybill_runtime::clock::new_id;
+
+/// Characters of an error that are kept: the beginning names the cause, a long rest is a dump.
+const ERROR_MESSAGE_CHARS_MAX: usize = 1000;
+/// Characters of `ce_type` that are kept.
+const KIND_CHARS_MAX: usize = 200;
+
+/// A record and why its group could not handle it.
+#[derive(Debug, Clone)]
+pub struct DeadLetter<'a> {
+    id: Uuid,
+    group: &'a str,
+    record: &'a Record,
+    error_class: String,
+    error_message: String,
+    attempts: i32,
+    first_failed_at: DateTime<Utc>,
+    last_failed_at: DateTime<Utc>,
+}
+
+impl<'a> DeadLetter<'a> {
+    /// `group` without prefix; `attempts` how often handling was tried, the first time at `first_failed_at`.
+    #[must_use]
+    pub fn new(
+        group: &'a str,
+        record: &'a Record,
+        error_class: &str,
+        error_message: &str,
+        attempts: i32,
+        first_failed_at: DateTime<Utc>,
+    ) -> Self {
+        Self {
+            id: new_id(),
+            group,
+            record,
+            error_class: stored_text(error_class, ERROR_MESSAGE_CHARS_MAX),
+            error_message: stored_text(error_message, ERROR_MESSAGE_CHARS_MAX),
+            attempts,
+            first_failed_at,
+            last_failed_at: Utc::now(),
+        }
+    }
+
+    /// One line for the operator, with the message's own ids.
+    pub(crate) fn log(&self) {
+        let (trace_id, correlation_id) = ids_for_logs(self.record);
+        tracing::error!(
+            trace_id,
+            correlation_id,
+            group = self.group,
+            dead_letter = %self.id,
+            message_id = self.record.header(CE_ID).unwrap_or_default(),
+            kind = self.record.header(CE_TYPE).unwrap_or_default(),
+            topic = self.record.topic,
+            partition = self.record.partition,
+            offset = self.record.offset,
+            error_class = self.error_class,
+            why = self.error_message,
+            "a message became a dead letter"
+        );
+    }
+}
+
+/// Writes the dead letters and the outbox rows that mirror them to `<topic>.<group>.dlq`, in two statements of the
+/// caller's transaction; none when there are none. Letters that are known already are left alone.
+///
+/// # Errors
+/// What the database said.
+pub async fn insert_in_tx(
+    conn: &mut PgConnection,
+    prefix: &str,
+    letters: &[DeadLetter<'_>],
+) -> Result<(), sqlx::Error> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    let new = rows_insert(conn, letters).await?;
+    let fresh: Vec<&DeadLetter<'_>> = letters.iter().filter(|letter| new.contains(&letter.id)).collect();
+    mirror::append(conn, prefix, &fresh).await
+}
+
+async fn rows_insert(
+    conn: &mut PgConnection,
+    letters: &[DeadLetter<'_>],
+) -> Result<HashSet<Uuid>, sqlx::Error> {
+    // One column an array, so that any number of letters is one statement.
+    let column = |of: fn(&DeadLetter<'_>) -> String| letters.iter().map(of).collect::<Vec<String>>();
+    let new: Vec<Uuid> = sqlx::query_scalar(
+        "insert into dead_letters (id, consumer_group, topic, partition, \"offset\", record_time, message_id, kind, key,
+                                   headers, payload, error_class, error_message, attempts, first_failed_at, last_failed_at)
+         select l.id, l.consumer_group, l.topic, l.partition, l.place, l.record_time, l.message_id, l.kind, l.key,
+                l.headers::json, l.payload, l.error_class, l.error_message, l.attempts, l.first_failed_at, l.last_failed_at
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::timestamptz[], $7::uuid[], $8::text[],
+                     $9::bytea[], $10::text[], $11::bytea[], $12::text[], $13::text[], $14::int[], $15::timestamptz[],
+                     $16::timestamptz[])
+              as l (id, consumer_group, topic, partition, place, record_time, message_id, kind, key, headers, payload,
+                    error_class, error_message, attempts, first_failed_at, last_failed_at)
+         on conflict do nothing
+         returning id",
+    )
+    .bind(letters.iter().map(|l| l.id).collect::<Vec<_>>())
+    .bind(column(|l| l.group.to_owned()))
+    .bind(column(|l| l.record.topic.clone()))
+    .bind(letters.iter().map(|l| l.record.partition).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| l.record.offset).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| record_time(l.record)).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| l.record.header(CE_ID)?.parse().ok()).collect::<Vec<Option<Uuid>>>())
+    .bind(letters.iter().map(|l| kind(l.record)).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| l.record.key.as_ref().map(|b| b.to_vec())).collect::<Vec<_>>())
+    .bind(column(|l| headers_json(l.record)))
+    .bind(letters.iter().map(|l| l.record.payload.as_ref().map(|b| b.to_vec())).collect::<Vec<_>>())
+    .bind(column(|l| l.error_class.clone()))
+    .bind(column(|l| l.error_message.clone()))
+    .bind(letters.iter().map(|l| l.attempts).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| l.first_failed_at).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| l.last_failed_at).collect::<Vec<_>>())
+    .fetch_all(conn)
+    .await?;
+    Ok(new.into_iter().collect())
+}
+
+fn record_time(record: &Record) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(record.timestamp_ms?).filter(|time| {
+        // Postgres keeps years up to 294276, and a producer may write anything.
+        (1970..=9999).contains(&chrono::Datelike::year(time))
+    })
+}
+
+fn kind(record: &Record) -> Option<String> {
+    record.header(CE_TYPE).map(|kind| stored_text(kind, KIND_CHARS_MAX))
+}
+
+/// Every header, in order, lossless; see the column's comment.
+fn headers_json(record: &Record) -> String {
+    let all: Vec<_> = record
+        .headers
+        .iter()
+        .map(|(name, value)| match std::str::from_utf8(value) {
+            Ok(text) => json!({"name": name, "value": text}),
+            Err(_) => json!({"name": name, "base64": BASE64.encode(value)}),
+        })
+        .collect();
+    serde_json::Value::Array(all).to_string()
+}
+
+/// Text that Postgres takes whatever it was made from: shortened, and without the zero character it refuses.
+fn stored_text(text: &str, chars_max: usize) -> String {
+    text.chars().take(chars_max).map(|c| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}

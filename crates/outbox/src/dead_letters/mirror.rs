@@ -1,0 +1,171 @@
+//! A dead letter on its topic, for console tools: the record as it was, with text headers that say what happened.
+//!
+//! The row in `dead_letters` is complete whatever the record; the mirror must fit into the outbox, and says what it
+//! left out. A header value that is no text is mirrored as `dlq_base64_<name>`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::SecondsFormat;
+use sqlx::PgConnection;
+use waybill_messaging::headers::object_to_json;
+
+use super::DeadLetter;
+use crate::append::{HEADERS_BYTES_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX};
+
+/// Characters of the key that the header `dlq_key` shows; the key itself is the mirror's key.
+const KEY_SHOWN_CHARS_MAX: usize = 200;
+
+pub(super) async fn append(
+    conn: &mut PgConnection,
+    prefix: &str,
+    letters: &[&DeadLetter<'_>],
+) -> Result<(), sqlx::Error> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    let within = |bytes: &Option<_>, bytes_max| fitting(bytes, bytes_max);
+    sqlx::query("select outbox_append($1, $2, $3, $4, $5)")
+        .bind(letters.iter().map(|l| l.id).collect::<Vec<_>>())
+        .bind(letters.iter().map(|l| topic(prefix, l)).collect::<Vec<_>>())
+        .bind(letters.iter().map(|l| within(&l.record.key, KEY_BYTES_MAX)).collect::<Vec<_>>())
+        .bind(letters.iter().map(|l| headers(l)).collect::<Vec<_>>())
+        .bind(letters.iter().map(|l| within(&l.record.payload, PAYLOAD_BYTES_MAX)).collect::<Vec<_>>())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// `<topic>.<group>.dlq`; the topic has its prefix already, and so has a topic from elsewhere none.
+fn topic(prefix: &str, letter: &DeadLetter<'_>) -> String {
+    let name = letter.record.topic.strip_prefix(prefix).unwrap_or(&letter.record.topic);
+    format!("{prefix}{name}.{}.dlq", letter.group)
+}
+
+fn fitting(bytes: &Option<impl AsRef<[u8]>>, bytes_max: usize) -> Option<Vec<u8>> {
+    bytes.as_ref().map(AsRef::as_ref).filter(|bytes| bytes.len() <= bytes_max).map(<[u8]>::to_vec)
+}
+
+/// The dead letter's own headers, and before them as many of the record's as fit.
+fn headers(letter: &DeadLetter<'_>) -> String {
+    let own = own_headers(letter);
+    // Braces and the note about what was left out.
+    let mut bytes = 64 + own.iter().map(|(name, value)| json_bytes(name, value)).sum::<usize>();
+    let mut kept = Vec::new();
+    let mut omitted: usize = 0;
+    for (name, value) in &letter.record.headers {
+        let (name, value) = match std::str::from_utf8(value) {
+            Ok(text) => (name.clone(), text.to_owned()),
+            Err(_) => (format!("dlq_base64_{name}"), BASE64.encode(value)),
+        };
+        let more = json_bytes(&name, &value);
+        if bytes + more <= HEADERS_BYTES_MAX {
+            bytes += more;
+            kept.push((name, value));
+        } else {
+            omitted += 1;
+        }
+    }
+    if omitted > 0 {
+        kept.push(("dlq_headers_omitted".to_owned(), omitted.to_string()));
+    }
+    let own = own.iter().map(|(name, value)| (*name, value.as_str()));
+    object_to_json(kept.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(own))
+}
+
+fn own_headers(letter: &DeadLetter<'_>) -> Vec<(&'static str, String)> {
+    let record = letter.record;
+    let time = |at: chrono::DateTime<chrono::Utc>| at.to_rfc3339_opts(SecondsFormat::Micros, true);
+    let mut own = vec![
+        ("dlq_id", letter.id.to_string()),
+        ("dlq_topic", record.topic.clone()),
+        ("dlq_partition", record.partition.to_string()),
+        ("dlq_offset", record.offset.to_string()),
+        ("dlq_group", letter.group.to_owned()),
+        ("dlq_error_class", letter.error_class.clone()),
+        ("dlq_error_message", letter.error_message.clone()),
+        ("dlq_attempts", letter.attempts.to_string()),
+        ("dlq_first_failed_at", time(letter.first_failed_at)),
+        ("dlq_last_failed_at", time(letter.last_failed_at)),
+    ];
+    if let Some(key) = &record.key {
+        own.push(("dlq_key", String::from_utf8_lossy(key).chars().take(KEY_SHOWN_CHARS_MAX).collect()));
+        if key.len() > KEY_BYTES_MAX {
+            own.push(("dlq_key_omitted_bytes", key.len().to_string()));
+        }
+    }
+    if let Some(payload) = record.payload.as_ref().filter(|payload| payload.len() > PAYLOAD_BYTES_MAX) {
+        own.push(("dlq_payload_omitted_bytes", payload.len().to_string()));
+    }
+    own
+}
+
+/// What a header takes in a JSON object: both strings as JSON, colon and comma.
+fn json_bytes(name: &str, value: &str) -> usize {
+    object_to_json([(name, value)]).len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes_of::record;
+    use chrono::Utc;
+    use serde_json::Value;
+
+    mod bytes_of {
+        use waybill_messaging::record::Record;
+
+        pub(super) fn record(headers: Vec<(String, Vec<u8>)>, payload_bytes: usize) -> Record {
+            Record {
+                topic: "t1.orders.events".to_owned(),
+                partition: 3,
+                offset: 7,
+                timestamp_ms: None,
+                key: Some(b"order-1".to_vec().into()),
+                headers,
+                payload: Some(vec![1; payload_bytes].into()),
+            }
+        }
+    }
+
+    #[test]
+    fn the_mirror_says_what_happened_and_keeps_the_headers() {
+        let record =
+            record(vec![("ce_type".into(), b"OrderPlaced".to_vec()), ("raw".into(), vec![0xff, 0])], 1);
+        let letter = DeadLetter::new("billing", &record, "fault", "line one\nline two", 2, Utc::now());
+        let read: Value = serde_json::from_str(&headers(&letter)).unwrap();
+        for (name, value) in [
+            ("ce_type", "OrderPlaced"),
+            ("dlq_base64_raw", "/wA="),
+            ("dlq_topic", "t1.orders.events"),
+            ("dlq_partition", "3"),
+            ("dlq_offset", "7"),
+            ("dlq_key", "order-1"),
+            ("dlq_group", "billing"),
+            ("dlq_error_class", "fault"),
+            ("dlq_error_message", "line one\nline two"),
+            ("dlq_attempts", "2"),
+        ] {
+            assert_eq!(read[name], value, "{name}");
+        }
+        assert_eq!(topic("t1.", &letter), "t1.orders.events.billing.dlq");
+        assert_eq!(topic("t2.", &letter), "t2.t1.orders.events.billing.dlq");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_and_said() {
+        let huge = vec![
+            ("first".to_owned(), b"kept".to_vec()),
+            ("huge".to_owned(), vec![0; HEADERS_BYTES_MAX / 6]),
+            ("last".to_owned(), b"kept".to_vec()),
+        ];
+        let record = record(huge, PAYLOAD_BYTES_MAX + 1);
+        let letter = DeadLetter::new("billing", &record, "payload", &"x".repeat(5000), 1, Utc::now());
+        let text = headers(&letter);
+        assert!(text.len() <= HEADERS_BYTES_MAX, "{}", text.len());
+        let read: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&read["first"], &read["last"]), (&"kept".into(), &"kept".into()));
+        assert_eq!(read["dlq_headers_omitted"], "1");
+        assert_eq!(read["dlq_payload_omitted_bytes"], "917505");
+        assert_eq!(fitting(&record.payload, PAYLOAD_BYTES_MAX), None);
+    }
+}
