@@ -54,7 +54,7 @@ def enter_environment():
     TARGET.mkdir(parents=True, exist_ok=True)
     with open(TARGET / "avro-venv.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not ready.exists():
+        if not (ready.exists() and python.exists()):
             run_quietly(
                 [sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)],
                 "a Python virtual environment could not be made",
