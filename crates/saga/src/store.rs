@@ -1,0 +1,229 @@
+//! All SQL of the sagas: one statement per function, each for many instances at once.
+
+use sqlx::postgres::PgConnection;
+use sqlx::{FromRow, Row as _};
+use uuid::Uuid;
+
+/// The relay whose position tells what is published.
+const RELAY_NAME: &str = "default";
+
+/// An instance as its row has it; JSON columns as text.
+#[derive(Debug, Clone, FromRow)]
+pub(crate) struct Stored {
+    pub(crate) key: Uuid,
+    pub(crate) version: i32,
+    pub(crate) revision: i64,
+    pub(crate) state: String,
+    pub(crate) data: String,
+    pub(crate) sequences: String,
+    pub(crate) correlation_id: Uuid,
+    pub(crate) traceparent: Option<String>,
+    pub(crate) step_seconds: f64,
+}
+
+/// What changes in instances, a column each.
+#[derive(Debug, Default)]
+pub(crate) struct Saves {
+    pub(crate) keys: Vec<Uuid>,
+    pub(crate) revisions: Vec<i64>,
+    pub(crate) statuses: Vec<&'static str>,
+    pub(crate) states: Vec<String>,
+    pub(crate) sequences: Vec<String>,
+    /// The state changed: its timer is set anew.
+    pub(crate) moved: Vec<bool>,
+    pub(crate) sent: Vec<bool>,
+    pub(crate) due_in_ms: Vec<Option<i64>>,
+    pub(crate) wait_ms: Vec<Option<i64>>,
+    /// The whole saga's deadline no longer matters.
+    pub(crate) deadline_over: Vec<bool>,
+    /// Another step or phase began.
+    pub(crate) step_began: Vec<bool>,
+}
+
+/// An instance whose deadline fires.
+#[derive(Debug, FromRow)]
+pub(crate) struct Due {
+    pub(crate) key: Uuid,
+    /// The whole saga's deadline, not the step's.
+    pub(crate) saga_due: bool,
+    pub(crate) correlation_id: Uuid,
+    pub(crate) traceparent: Option<String>,
+}
+
+/// Inserts new instances and their first log entries; `argument` as [`crate::Started::argument`] makes it.
+pub(crate) async fn instances_insert(conn: &mut PgConnection, argument: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("select saga_start($1::json)").bind(argument).execute(conn).await?;
+    Ok(())
+}
+
+/// Loads and locks the instances of `keys` that exist.
+pub(crate) async fn instances_load(
+    conn: &mut PgConnection,
+    saga: &str,
+    keys: &[Uuid],
+) -> Result<Vec<Stored>, sqlx::Error> {
+    sqlx::query_as(
+        "select key, version, revision, state::text, data::text, sequences::text, correlation_id, traceparent,
+                extract(epoch from statement_timestamp() - step_at)::float8 as step_seconds
+         from saga_instances
+         where saga = $1 and key = any($2)
+         order by key
+         -- locked in the order of the keys, so that two batches wait for each other in one direction only
+         for update",
+    )
+    .bind(saga)
+    .bind(keys)
+    .fetch_all(conn)
+    .await
+}
+
+/// Saves instances whose revision is still the one that was loaded; returns how many those were.
+pub(crate) async fn instances_save(
+    conn: &mut PgConnection,
+    saga: &str,
+    saves: &Saves,
+) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query(
+        "update saga_instances i set
+            revision    = i.revision + 1,
+            status      = n.status,
+            state       = n.state::json,
+            sequences   = n.sequences::json,
+            command_xid = case when not n.moved then i.command_xid when n.sent then pg_current_xact_id() end,
+            looked_at   = case when n.moved then statement_timestamp() else i.looked_at end,
+            due_at      = case when n.moved then n.due_at else i.due_at end,
+            wait_ms     = case when n.moved then n.wait_ms else i.wait_ms end,
+            deadline_at = case when not n.deadline_over then i.deadline_at end,
+            -- kept when it lies ahead (the sweeper then finds nothing to do): no index is touched
+            wake_at     = case when not n.moved then i.wake_at
+                               when n.due_at is not null then
+                                    least(case when i.wake_at > statement_timestamp() then i.wake_at end, n.due_at,
+                                          case when not n.deadline_over then i.deadline_at end) end,
+            step_at     = case when n.step_began then statement_timestamp() else i.step_at end,
+            updated_at  = statement_timestamp()
+         from (select u.*, statement_timestamp() + u.due_in_ms * interval '1 millisecond' as due_at
+               from unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::bool[], $8::bool[],
+                           $9::bigint[], $10::bigint[], $11::bool[], $12::bool[])
+                    as u (key, revision, status, state, sequences, moved, sent, due_in_ms, wait_ms, deadline_over,
+                          step_began)) n
+         where i.saga = $1 and i.key = n.key and i.revision = n.revision",
+    )
+    .bind(saga)
+    .bind(&saves.keys)
+    .bind(&saves.revisions)
+    .bind(&saves.statuses)
+    .bind(&saves.states)
+    .bind(&saves.sequences)
+    .bind(&saves.moved)
+    .bind(&saves.sent)
+    .bind(&saves.due_in_ms)
+    .bind(&saves.wait_ms)
+    .bind(&saves.deadline_over)
+    .bind(&saves.step_began)
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Appends log entries, in the order of the arrays. The instances are locked.
+pub(crate) async fn log_append(
+    conn: &mut PgConnection,
+    saga: &str,
+    keys: &[Uuid],
+    entries: &[String],
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into saga_log (saga, key, entry)
+         select $1, e.key, e.entry::json
+         from unnest($2::uuid[], $3::text[]) with ordinality as e (key, entry, place)
+         order by e.place",
+    )
+    .bind(saga)
+    .bind(keys)
+    .bind(entries)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Wakes instances whose time has come, locks those whose deadline fires and returns them; the others are pushed on.
+pub(crate) async fn deadlines_sweep(
+    conn: &mut PgConnection,
+    saga: &str,
+    versions: &[i32],
+    limit: i64,
+) -> Result<Vec<Due>, sqlx::Error> {
+    sqlx::query_as(
+        "with relay as materialized (
+            select position_from from outbox_relay where name = $4
+         ), woken as materialized (
+            -- all values come from the locked row, not from the statement's snapshot
+            select i.key, i.correlation_id, i.traceparent, i.due_at, i.deadline_at, i.wait_ms, i.looked_at, i.updated_at,
+                   least(i.due_at, i.deadline_at) <= now() as due,
+                   coalesce(i.deadline_at <= now(), false) as saga_due,
+                   i.command_xid is not null as gated,
+                   coalesce(pg_visible_in_snapshot(i.command_xid, (select position_from from relay)), false) as published
+            from saga_instances i
+            where i.saga = $1 and i.version = any($2) and i.wake_at <= now()
+            order by i.wake_at
+            limit $3
+            -- an instance that is locked is being moved by its reply: let it
+            for update skip locked
+         ), pushed as (
+            select w.key, w.published,
+                   -- the step's deadline starts when its command is seen to be published
+                   case when w.published then now() + w.wait_ms * interval '1 millisecond'
+                        -- the relay is behind: look again after half as long again, within a second to a minute
+                        when w.gated and w.due
+                        then now() + least(greatest((now() - w.updated_at) / 2, interval '1 second'), interval '1 minute')
+                        else w.due_at end as due_at,
+                   -- the saga's clock has stood still since the last look
+                   case when w.gated then w.deadline_at + (now() - w.looked_at) else w.deadline_at end as deadline_at
+            from woken w
+            where w.gated or not w.due
+         ), saved as (
+            update saga_instances i set
+                due_at      = p.due_at,
+                deadline_at = p.deadline_at,
+                command_xid = case when not p.published then i.command_xid end,
+                looked_at   = now(),
+                wake_at     = least(p.due_at, p.deadline_at)
+            from pushed p
+            where i.saga = $1 and i.key = p.key
+         )
+         select key, saga_due, correlation_id, traceparent from woken where due and not gated order by key",
+    )
+    .bind(saga)
+    .bind(versions)
+    .bind(limit)
+    .bind(RELAY_NAME)
+    .fetch_all(conn)
+    .await
+}
+
+/// Leaves an instance alone for a while: its deadline fires, but taking it fails.
+pub(crate) async fn instance_postpone(
+    conn: &mut PgConnection,
+    saga: &str,
+    key: Uuid,
+    postpone_ms: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update saga_instances set wake_at = now() + $3 * interval '1 millisecond' where saga = $1 and key = $2",
+    )
+    .bind(saga)
+    .bind(key)
+    .bind(postpone_ms)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// How many instances wait for an operator.
+pub(crate) async fn stuck_count(conn: &mut PgConnection, saga: &str) -> Result<i64, sqlx::Error> {
+    let row = sqlx::query("select count(*) from saga_instances where saga = $1 and status = 'stuck'")
+        .bind(saga)
+        .fetch_one(conn)
+        .await?;
+    row.try_get(0)
+}

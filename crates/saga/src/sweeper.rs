@@ -1,0 +1,213 @@
+//! The sweeper: a loop that lets deadlines fire, a bounded batch per transaction.
+
+use std::future::Future;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::Acquire as _;
+use sqlx::postgres::{PgConnection, PgPool};
+use waybill_messaging::message::Message;
+use waybill_outbox::append::append;
+use waybill_runtime::lifecycle::Shutdown;
+use waybill_runtime::pool::is_transient;
+use waybill_runtime::retry::Backoff;
+
+use crate::error::SagaError;
+use crate::instance::Advanced;
+use crate::runner::Runner;
+use crate::store;
+
+/// Pause between two sweeps that found little: deadlines are seconds, a quarter of one more does not matter.
+const SWEEP_INTERVAL_MS: u64 = 250;
+/// Instances looked at in one transaction: keeps it to a few milliseconds, and its locks with it.
+const SWEEP_INSTANCES_MAX: u32 = 200;
+/// Back-off bounds when the database is away or a sweep fails.
+const FAILURE_BACKOFF_MS_MIN: u64 = 250;
+/// As [`FAILURE_BACKOFF_MS_MIN`].
+const FAILURE_BACKOFF_MS_MAX: u64 = 10_000;
+/// An instance whose deadline can not be taken is left alone this long, so that it does not stop the others.
+const POSTPONE_MS: i64 = 60_000;
+/// The gauge of stuck sagas is set from the table every so many sweeps (about 10 s).
+const MEASURE_SWEEPS: u32 = 40;
+
+/// What the saga's owner does with the instances its deadlines have moved, in the same transaction: the same as after
+/// [`Runner::advance`] in a consumer.
+pub trait Apply<D>: Send + Sync {
+    /// Does the effects: local steps, endings. Pushes what it wants to say to `out`, after the commands.
+    ///
+    /// # Errors
+    /// Any error rolls the transaction back; the batch is then taken instance by instance.
+    fn apply(
+        &self,
+        conn: &mut PgConnection,
+        advanced: &[Advanced<D>],
+        out: &mut Vec<Message>,
+    ) -> impl Future<Output = Result<(), SweepError>> + Send;
+}
+
+/// Why a sweep failed. Nothing of it has happened.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// A statement failed.
+    #[error("sweeping deadlines: a statement failed")]
+    Database(#[from] sqlx::Error),
+    /// The instances could not be moved.
+    #[error("sweeping deadlines: an instance could not be moved")]
+    Saga(#[from] SagaError),
+    /// The owner could not do the effects.
+    #[error("sweeping deadlines: {0}")]
+    Fault(String),
+}
+
+impl SweepError {
+    /// One instance's own trouble, not the database's.
+    fn is_fault(&self) -> bool {
+        match self {
+            Self::Database(source) | Self::Saga(SagaError::Database { source, .. }) => !is_transient(source),
+            Self::Saga(SagaError::Conflict { .. }) => false,
+            Self::Saga(_) | Self::Fault(_) => true,
+        }
+    }
+}
+
+/// Sweeps until the shutdown is requested. Several may run, in one process or many: instances are locked one by one.
+///
+/// Start it when the consumers of the replies run: after a long stop it would otherwise send again what has been answered.
+pub async fn run<D, A>(pool: PgPool, runner: &Runner<D>, topic_prefix: &str, apply: &A, shutdown: Shutdown)
+where
+    D: Serialize + DeserializeOwned + Clone + Send + Sync,
+    A: Apply<D>,
+{
+    let mut backoff = Backoff::new(
+        Duration::from_millis(FAILURE_BACKOFF_MS_MIN),
+        Duration::from_millis(FAILURE_BACKOFF_MS_MAX),
+    );
+    let mut sweeps: u32 = 0;
+    while !shutdown.is_requested() {
+        let pause = match sweep_or_singly(&pool, runner, topic_prefix, apply).await {
+            Ok(fired) => {
+                backoff.reset();
+                if fired >= SWEEP_INSTANCES_MAX as usize {
+                    Duration::ZERO
+                } else {
+                    Duration::from_millis(SWEEP_INTERVAL_MS)
+                }
+            }
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(saga = runner.saga(), error, "deadlines were not swept; trying again");
+                backoff.next_wait()
+            }
+        };
+        if sweeps.is_multiple_of(MEASURE_SWEEPS) {
+            measure(&pool, runner).await;
+        }
+        sweeps = sweeps.wrapping_add(1);
+        if !shutdown.sleep(pause).await {
+            return;
+        }
+    }
+}
+
+/// One sweep: fires what is due, in one transaction, and returns how many instances that were.
+///
+/// # Errors
+/// [`SweepError`]; the transaction is rolled back.
+pub async fn sweep<D, A>(
+    pool: &PgPool,
+    runner: &Runner<D>,
+    topic_prefix: &str,
+    apply: &A,
+) -> Result<usize, SweepError>
+where
+    D: Serialize + DeserializeOwned + Clone + Send + Sync,
+    A: Apply<D>,
+{
+    let mut tx = pool.begin().await?;
+    let due = runner.sweep_deadlines(&mut tx, SWEEP_INSTANCES_MAX).await?;
+    let fired = due.len();
+    let mut out = Vec::new();
+    let advanced = runner.advance(&mut tx, due, &mut out).await?;
+    if fired > 0 {
+        apply.apply(&mut tx, &advanced, &mut out).await?;
+        append(&mut tx, topic_prefix, &out).await?;
+    }
+    tx.commit().await?;
+    Ok(fired)
+}
+
+async fn sweep_or_singly<D, A>(
+    pool: &PgPool,
+    runner: &Runner<D>,
+    topic_prefix: &str,
+    apply: &A,
+) -> Result<usize, SweepError>
+where
+    D: Serialize + DeserializeOwned + Clone + Send + Sync,
+    A: Apply<D>,
+{
+    match sweep(pool, runner, topic_prefix, apply).await {
+        Err(error) if error.is_fault() => {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(
+                saga = runner.saga(),
+                error,
+                "a batch of deadlines failed; taking them one by one"
+            );
+            sweep_singly(pool, runner, topic_prefix, apply).await
+        }
+        swept => swept,
+    }
+}
+
+/// Each due instance under its own savepoint; one that fails is left alone for a while.
+async fn sweep_singly<D, A>(
+    pool: &PgPool,
+    runner: &Runner<D>,
+    topic_prefix: &str,
+    apply: &A,
+) -> Result<usize, SweepError>
+where
+    D: Serialize + DeserializeOwned + Clone + Send + Sync,
+    A: Apply<D>,
+{
+    let mut tx = pool.begin().await?;
+    let due = runner.sweep_deadlines(&mut tx, SWEEP_INSTANCES_MAX).await?;
+    let fired = due.len();
+    for (key, input, cause) in due {
+        let mut savepoint = tx.begin().await?;
+        let mut out = Vec::new();
+        let moved = async {
+            let advanced = runner.advance(&mut savepoint, vec![(key, input, cause)], &mut out).await?;
+            apply.apply(&mut savepoint, &advanced, &mut out).await?;
+            append(&mut savepoint, topic_prefix, &out).await?;
+            Ok::<(), SweepError>(())
+        };
+        match moved.await {
+            Ok(()) => savepoint.commit().await?,
+            Err(error) if error.is_fault() => {
+                savepoint.rollback().await?;
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(saga = runner.saga(), %key, error, "a saga's deadline can not be taken; left alone for a minute");
+                store::instance_postpone(&mut tx, runner.saga(), key, POSTPONE_MS).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    tx.commit().await?;
+    Ok(fired)
+}
+
+async fn measure<D>(pool: &PgPool, runner: &Runner<D>)
+where
+    D: Serialize + DeserializeOwned + Clone + Send + Sync,
+{
+    let measured = async {
+        let mut conn = pool.acquire().await.map_err(SagaError::database(runner.saga(), "measuring"))?;
+        runner.measure(&mut conn).await
+    };
+    if let Err(error) = measured.await {
+        tracing::debug!(saga = runner.saga(), error = %error.chain(), "stuck sagas could not be counted");
+    }
+}
