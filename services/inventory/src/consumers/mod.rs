@@ -1,0 +1,3 @@
+//! What comes in over Kafka: one file per consumer group.
+
+pub mod inventory_commands;
