@@ -1,0 +1,3 @@
+//! What comes in from Kafka.
+
+pub mod payment_commands;

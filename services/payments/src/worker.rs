@@ -1,0 +1,179 @@
+//! The worker: takes payments that are due, asks the provider outside any transaction, records what came of it.
+//!
+//! Taking puts a payment off past the call's time limit; a worker that is killed in the middle leaves it to come up
+//! again, and the provider's idempotency keys make asking twice harmless.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::task::JoinSet;
+use waybill_runtime::clock::Clock;
+use waybill_runtime::lifecycle::Shutdown;
+use waybill_runtime::retry::Backoff;
+use waybill_telemetry::metrics;
+
+use crate::commands::record_outcomes::{Found, record_outcomes};
+use crate::domain::outcome::Outcome;
+use crate::domain::payment::{Operation, PaymentKey, State};
+use crate::provider::{Authorization, Provider, ProviderError};
+use crate::store::payments::{self, Kept};
+
+/// Calls to the provider at a time: providers limit their clients, and each call holds a connection of theirs.
+const CALLS_MAX: usize = 64;
+/// Longest a call may take; after it the outcome is unknown.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a taken payment is put off: the call's limit, the time to record, and room for a slow clock.
+const CLAIM: Duration = Duration::from_secs(30);
+/// Shortest and longest wait between looks at what is due.
+const POLL_WAIT: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(100));
+/// Tries to record a batch before it is left to come up again by itself.
+const RECORD_TRIES_MAX: usize = 5;
+
+/// Asks the provider for whatever is due.
+pub struct Worker<P> {
+    /// The service's database.
+    pub pool: PgPool,
+    /// Before topic names.
+    pub topic_prefix: String,
+    /// Who is asked.
+    pub provider: Arc<P>,
+    /// Replies are dated by it.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl<P: Provider> Worker<P> {
+    /// Works until the shutdown is requested, then waits for the calls under way.
+    pub async fn run(self, shutdown: Shutdown) {
+        let mut calls: JoinSet<Found> = JoinSet::new();
+        let mut poll = Backoff::new(POLL_WAIT.0, POLL_WAIT.1);
+        let mut wait = Duration::ZERO;
+        loop {
+            tokio::select! {
+                Some(first) = calls.join_next() => {
+                    let found = finished(first, &mut calls);
+                    self.record(&found, &shutdown).await;
+                }
+                () = tokio::time::sleep(wait), if calls.len() < CALLS_MAX && !shutdown.is_requested() => {
+                    wait = match self.take(&mut calls).await {
+                        0 => poll.next_wait(),
+                        _ => { poll.reset(); POLL_WAIT.0 }
+                    };
+                }
+                () = shutdown.requested(), if calls.is_empty() => return,
+            }
+        }
+    }
+
+    /// Takes what is due and starts the calls; answers how many.
+    async fn take(&self, calls: &mut JoinSet<Found>) -> usize {
+        let room = i64::try_from(CALLS_MAX - calls.len()).unwrap_or(0);
+        let taken = match payments::payments_take_due(&self.pool, room, CLAIM).await {
+            Ok(taken) => taken,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "due payments could not be read: trying again"
+                );
+                return 0;
+            }
+        };
+        let count = taken.len();
+        for kept in taken {
+            let provider = self.provider.clone();
+            if let Some(operation) = kept.payment.state.operation() {
+                calls.spawn(async move { call(provider.as_ref(), kept, operation).await });
+            }
+        }
+        count
+    }
+
+    /// Records outcomes; when that fails for long they are left to come up again, and nothing is lost.
+    async fn record(&self, found: &[Found], shutdown: &Shutdown) {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        for _ in 0..RECORD_TRIES_MAX {
+            match record_outcomes(&self.pool, &self.topic_prefix, found, self.clock.now()).await {
+                Ok(_) => return,
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(
+                        error,
+                        outcomes = found.len(),
+                        "outcomes could not be recorded: trying again"
+                    );
+                }
+            }
+            if !shutdown.sleep(backoff.next_wait()).await {
+                return;
+            }
+        }
+        tracing::error!(
+            outcomes = found.len(),
+            "outcomes were not recorded: the provider will be asked again"
+        );
+    }
+}
+
+/// Everything that has finished by now; a call that panicked is left to come up again.
+fn finished(first: Result<Found, tokio::task::JoinError>, calls: &mut JoinSet<Found>) -> Vec<Found> {
+    let mut all = Vec::new();
+    let mut next = Some(first);
+    while let Some(joined) = next {
+        match joined {
+            Ok(found) => all.push(found),
+            Err(error) => tracing::error!(%error, "a call to the provider failed in this program"),
+        }
+        next = calls.try_join_next();
+    }
+    all
+}
+
+async fn call<P: Provider>(provider: &P, kept: Kept, operation: Operation) -> Found {
+    let (key, tries) = (kept.payment.key, kept.tries);
+    let answer = tokio::time::timeout(CALL_TIMEOUT, ask(provider, &kept)).await;
+    let answer = answer.unwrap_or(Err(ProviderError::AnswerLost));
+    let calls = metrics::counter_vec(
+        "payments_provider_calls_total",
+        "Calls to the payment provider by operation and outcome.",
+        &["operation", "outcome"],
+    );
+    let (outcome, label) = match answer {
+        Ok(outcome) => (outcome, "answered"),
+        Err(ProviderError::Refused { reason }) => (Outcome::Refused { reason }, "refused"),
+        Err(error) => {
+            let trace_id =
+                kept.cause.trace.as_ref().map(waybill_telemetry::trace::TraceContext::trace_id_hex);
+            let correlation_id = kept.cause.correlation_id;
+            tracing::warn!(%key, %error, tries, operation = operation.name(), trace_id, %correlation_id,
+                "the provider has not answered: it will be asked again");
+            (Outcome::Unknown, "unknown")
+        }
+    };
+    calls.with_label_values(&[operation.name(), label]).inc();
+    Found { key, operation, tries, outcome }
+}
+
+/// One question to the provider. After silence an authorization is asked for before it is made again.
+async fn ask<P: Provider>(provider: &P, kept: &Kept) -> Result<Outcome, ProviderError> {
+    let key: PaymentKey = kept.payment.key;
+    let terms = kept.payment.terms.as_ref();
+    let done = Ok(Outcome::Done);
+    match (&kept.payment.state, terms) {
+        (State::Authorizing, Some(terms)) => {
+            let known = if kept.tries > 1 { provider.find(key).await? } else { None };
+            let answer = match known {
+                Some(answer) => answer,
+                None => provider.authorize(key, terms).await?,
+            };
+            Ok(match answer {
+                Authorization::Approved { reference } => Outcome::Authorized { reference },
+                Authorization::Declined { reason } => Outcome::Declined { reason },
+            })
+        }
+        (State::Voiding | State::GivingUp { .. }, _) => provider.void(key).await.and(done),
+        (State::Capturing { .. }, Some(terms)) => provider.capture(key, terms).await.and(done),
+        (State::Refunding { amount_minor, .. }, _) => provider.refund(key, *amount_minor).await.and(done),
+        // A tombstone is never due.
+        _ => Ok(Outcome::Refused { reason: "nothing_to_ask".to_owned() }),
+    }
+}
