@@ -143,7 +143,10 @@ pub fn encode<T: Contract>(value: &T) -> Result<Vec<u8>, CodecError> {
     let mut frame = Vec::with_capacity(FRAME_BYTES_USUAL);
     frame.push(0);
     frame.extend_from_slice(&T::SCHEMA_ID.to_be_bytes());
-    codec.writer.write_ser(&mut frame, value).map_err(|source| CodecError::Encode { name: T::NAME, source })?;
+    codec
+        .writer
+        .write_ser(&mut frame, value)
+        .map_err(|source| CodecError::Encode { name: T::NAME, source })?;
     if frame.len() > FRAME_BYTES_MAX {
         return Err(CodecError::TooLong { bytes: frame.len() });
     }
@@ -164,7 +167,8 @@ pub fn decode<T: Contract>(bytes: &[u8]) -> Result<T, CodecError> {
     let codec = codec_of::<T>()?;
     let reader = codec.reader_of::<T>(found)?;
     let mut datum = &bytes[FRAME_HEADER_BYTES..];
-    let value = reader.read_deser(&mut datum).map_err(|source| CodecError::Decode { name: T::NAME, source })?;
+    let value =
+        reader.read_deser(&mut datum).map_err(|source| CodecError::Decode { name: T::NAME, source })?;
     if !datum.is_empty() {
         return Err(CodecError::TrailingBytes { name: T::NAME, bytes: datum.len() });
     }

@@ -34,7 +34,9 @@ pub enum TopicsError {
         what: String,
     },
     /// The client could not be made: a wrong setting.
-    #[error("no Kafka client can be made for {brokers:?}; check the bootstrap servers and the security settings")]
+    #[error(
+        "no Kafka client can be made for {brokers:?}; check the bootstrap servers and the security settings"
+    )]
     Client {
         /// The bootstrap servers given.
         brokers: String,
@@ -64,7 +66,9 @@ pub enum TopicsError {
         code: RDKafkaErrorCode,
     },
     /// Created topics have not got a leader for every partition in time; trying again later may help.
-    #[error("the brokers have created {topics} but not made them usable within {seconds} s; look at their logs")]
+    #[error(
+        "the brokers have created {topics} but not made them usable within {seconds} s; look at their logs"
+    )]
     NotUsable {
         /// Full names, comma-separated.
         topics: String,

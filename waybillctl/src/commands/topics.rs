@@ -123,8 +123,10 @@ fn as_text(created: &[String], plan: &Plan) -> String {
         };
         // Writing into a String does not fail.
         let _ = writeln!(text, "{state:<8} {}", topic.name);
-        for problem in topic.problems() {
-            let _ = writeln!(text, "         {problem}");
+        if let TopicState::Drifted(_) = topic.state {
+            for problem in topic.problems() {
+                let _ = writeln!(text, "         {problem}");
+            }
         }
     }
     let declared = plan.topics.len();
@@ -133,5 +135,8 @@ fn as_text(created: &[String], plan: &Plan) -> String {
         "{declared} declared: {} as declared, {missing} missing, {drifted} drifted",
         declared - missing - drifted
     );
+    if missing > 0 {
+        text.push_str("\ncreate what is missing with `waybillctl topics apply` and the same options");
+    }
     text
 }

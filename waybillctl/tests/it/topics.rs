@@ -62,6 +62,13 @@ async fn plan_shows_apply_creates_and_twice_does_no_harm() {
     assert_eq!((plan["as_declared"].as_bool(), count(&plan, "missing")), (Some(false), all));
     assert_eq!(count(&corner.json("plan", 3), "missing"), all, "plan creates nothing");
 
+    let said = corner.topics("plan", &[]);
+    let missing: String =
+        topic::ALL.iter().map(|name| format!("missing  {}{name}\n", corner.topics.prefix)).collect();
+    let sum = format!("{all} declared: 0 as declared, {all} missing, 0 drifted\n");
+    let mend = "create what is missing with `waybillctl topics apply` and the same options\n";
+    assert_eq!(text(&said.stdout), format!("{missing}{sum}{mend}"));
+
     let first = corner.json("apply", 0);
     let created: Vec<String> = topic::ALL.iter().map(|name| corner.topics.full(name)).collect();
     assert_eq!(first["created"], serde_json::json!(created));

@@ -81,8 +81,11 @@ impl TopicAdmin {
     /// been: run it again after mending), [`TopicsError::NotUsable`] when they are too slow.
     pub async fn apply(&self, manifest: &Manifest, replication: Option<i32>) -> Result<Applied, TopicsError> {
         let shapes = self.shapes().await?;
-        let missing: Vec<&Topic> =
-            manifest.topics().iter().filter(|topic| !shapes.contains_key(&self.full_name(&topic.name))).collect();
+        let missing: Vec<&Topic> = manifest
+            .topics()
+            .iter()
+            .filter(|topic| !shapes.contains_key(&self.full_name(&topic.name)))
+            .collect();
         let created = self.create(&missing, replication.unwrap_or(REPLICATION_DEFAULT)).await?;
         self.usable_wait(&missing).await?;
         let plan = self.plan(manifest, replication).await?;
@@ -97,7 +100,11 @@ impl TopicAdmin {
     pub async fn check(&self, manifest: &Manifest, names: &[&str]) -> Result<(), TopicsError> {
         let topics = names.iter().map(|name| manifest.topic(name)).collect::<Result<_, _>>()?;
         let plan = self.compare(topics, None).await?;
-        if plan.is_as_declared() { Ok(()) } else { Err(TopicsError::NotAsDeclared { problems: plan.problems() }) }
+        if plan.is_as_declared() {
+            Ok(())
+        } else {
+            Err(TopicsError::NotAsDeclared { problems: plan.problems() })
+        }
     }
 
     fn full_name(&self, name: &str) -> String {
@@ -118,7 +125,8 @@ impl TopicAdmin {
     async fn found(&self, topics: &[&Topic]) -> Result<HashMap<String, Found>, TopicsError> {
         let shapes = self.shapes().await?;
         let names: Vec<String> = topics.iter().map(|topic| self.full_name(&topic.name)).collect();
-        let present: Vec<&str> = names.iter().filter(|name| shapes.contains_key(*name)).map(String::as_str).collect();
+        let present: Vec<&str> =
+            names.iter().filter(|name| shapes.contains_key(*name)).map(String::as_str).collect();
         let mut settings = self.settings(&present).await?;
         let found = present.into_iter().filter_map(|name| {
             let Shape { partitions, replication, .. } = shapes[name];
@@ -141,7 +149,9 @@ impl TopicAdmin {
             let partitions = topic.partitions();
             let shape = Shape {
                 partitions: i32::try_from(partitions.len()).unwrap_or(i32::MAX),
-                replication: partitions.first().map_or(0, |p| i32::try_from(p.replicas().len()).unwrap_or(i32::MAX)),
+                replication: partitions
+                    .first()
+                    .map_or(0, |p| i32::try_from(p.replicas().len()).unwrap_or(i32::MAX)),
                 has_leaders: !partitions.is_empty() && partitions.iter().all(|p| p.leader() >= 0),
             };
             (topic.name().to_owned(), shape)
@@ -150,11 +160,15 @@ impl TopicAdmin {
     }
 
     /// The brokers' settings of these topics, by full name.
-    async fn settings(&self, names: &[&str]) -> Result<HashMap<String, BTreeMap<String, String>>, TopicsError> {
+    async fn settings(
+        &self,
+        names: &[&str],
+    ) -> Result<HashMap<String, BTreeMap<String, String>>, TopicsError> {
         if names.is_empty() {
             return Ok(HashMap::new());
         }
-        let asked: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let asked: Vec<ResourceSpecifier<'_>> =
+            names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let answers = self.client.describe_configs(&asked, &options()).await;
         let answers = answers.map_err(|source| self.brokers_error("describe their topics", source))?;
         let mut settings = HashMap::new();
@@ -180,8 +194,10 @@ impl TopicAdmin {
         if topics.is_empty() {
             return Ok(Vec::new());
         }
-        let named: Vec<_> =
-            topics.iter().map(|topic| (self.full_name(&topic.name), topic, topic.settings(replication))).collect();
+        let named: Vec<_> = topics
+            .iter()
+            .map(|topic| (self.full_name(&topic.name), topic, topic.settings(replication)))
+            .collect();
         let requests = named.iter().map(|(name, topic, settings)| NewTopic {
             name,
             num_partitions: topic.partitions,

@@ -185,12 +185,15 @@ mod tests {
         max_message_bytes = 1048588\nmin_insync_replicas = 2\n";
 
     fn entry(name: &str, more: &str) -> String {
-        format!("[[topic]]\nname = {name:?}\nkey = \"k\"\nproducer = \"p\"\nconsumers = []\nmessages = []\n{more}\n")
+        format!(
+            "[[topic]]\nname = {name:?}\nkey = \"k\"\nproducer = \"p\"\nconsumers = []\nmessages = []\n{more}\n"
+        )
     }
 
     #[test]
     fn a_topic_takes_the_defaults_it_does_not_override() {
-        let text = format!("{DEFAULTS}{}{}", entry("a.events", ""), entry("a.events.g.dlq", "partitions = 1"));
+        let text =
+            format!("{DEFAULTS}{}{}", entry("a.events", ""), entry("a.events.g.dlq", "partitions = 1"));
         let manifest = Manifest::parse(&text).unwrap();
         assert_eq!(manifest.topic("a.events").unwrap().partitions, 6);
         assert_eq!(manifest.topic("a.events.g.dlq").unwrap().partitions, 1);

@@ -86,7 +86,12 @@ impl Plan {
 
 impl TopicPlan {
     /// Compares one declared topic. `replication` is compared too when it is given.
-    pub(super) fn compare(topic: &Topic, name: String, found: Option<&Found>, replication: Option<i32>) -> Self {
+    pub(super) fn compare(
+        topic: &Topic,
+        name: String,
+        found: Option<&Found>,
+        replication: Option<i32>,
+    ) -> Self {
         let Some(found) = found else {
             return Self { name, state: TopicState::Missing };
         };
@@ -134,7 +139,9 @@ impl TopicPlan {
                  delete and create it while it is empty, or declare the number it has"
                     .to_owned()
             }
-            Setting::Replication => "move its copies with kafka-reassign-partitions, or give the number it has".to_owned(),
+            Setting::Replication => {
+                "move its copies with kafka-reassign-partitions, or give the number it has".to_owned()
+            }
             Setting::Config(key) => format!(
                 "kafka-configs --alter --entity-type topics --entity-name {} --add-config {key}={}",
                 self.name, drift.expected
@@ -197,7 +204,9 @@ mod tests {
         other.settings.remove("cleanup.policy");
         let problems = compare(Some(&other), Some(1)).problems();
         assert_eq!(problems.len(), 4, "{problems:#?}");
-        assert!(problems[0].starts_with("topic t.a.events has partitions = 5, declared is 6: the partitions"));
+        assert!(
+            problems[0].starts_with("topic t.a.events has partitions = 5, declared is 6: the partitions")
+        );
         assert!(problems[1].starts_with("topic t.a.events has replication = 3, declared is 1: "));
         assert!(problems[2].contains("cleanup.policy = nothing"));
         assert!(problems[3].ends_with("--entity-name t.a.events --add-config retention.ms=1000"));
