@@ -112,8 +112,8 @@ proptest! {
             }
             payment = Some(transition.payment);
         }
-        let voided = told.iter().any(|reply| *reply == Reply::Voided);
-        let captured = told.iter().any(|reply| *reply == Reply::Captured);
+        let voided = told.contains(&Reply::Voided);
+        let captured = told.contains(&Reply::Captured);
         prop_assert!(!(voided && captured), "{told:?}");
     }
 

@@ -41,7 +41,6 @@ pub fn document() -> utoipa::openapi::OpenApi {
 }
 
 /// This service's own routes.
-#[must_use]
 pub fn router(state: AppState) -> Router {
     let api = Router::new().route("/payments/{order_id}", axum::routing::get(payments::get));
     Router::new().nest("/api/v1", api).with_state(state).merge(openapi::route(document()))
