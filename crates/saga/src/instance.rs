@@ -108,4 +108,6 @@ pub struct Advanced<D> {
     pub ignored: Option<Ignored>,
     /// Counters of its key, for a saga that follows this one.
     pub sequences: Sequences,
+    /// The input's cause; a deadline's is the saga's own story. For what the owner has to say about the effects.
+    pub cause: Cause,
 }

@@ -118,6 +118,7 @@ impl<'a, D: serde::Serialize + serde::de::DeserializeOwned + Clone + Send + Sync
             accepted,
             ignored: transition.ignored,
             sequences: instance.sequences.clone(),
+            cause: cause.clone(),
         }))
     }
 

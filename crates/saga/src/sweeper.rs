@@ -149,10 +149,9 @@ where
 {
     match sweep(pool, runner, topic_prefix, apply).await {
         Err(error) if error.is_fault() => {
-            let error: &dyn std::error::Error = &error;
             tracing::warn!(
                 saga = runner.saga(),
-                error,
+                error = &error as &dyn std::error::Error,
                 "a batch of deadlines failed; taking them one by one"
             );
             sweep_singly(pool, runner, topic_prefix, apply).await
@@ -188,8 +187,10 @@ where
             Ok(()) => savepoint.commit().await?,
             Err(error) if error.is_fault() => {
                 savepoint.rollback().await?;
-                let error: &dyn std::error::Error = &error;
-                tracing::error!(saga = runner.saga(), %key, error, "a saga's deadline can not be taken; left alone for a minute");
+                tracing::error!(
+                    saga = runner.saga(), %key, error = &error as &dyn std::error::Error,
+                    "a saga's deadline can not be taken; left alone for a minute"
+                );
                 store::instance_postpone(&mut tx, runner.saga(), key, POSTPONE_MS).await?;
             }
             Err(error) => return Err(error),
