@@ -1,0 +1,127 @@
+//! Use case: a customer places an order.
+//!
+//! Two round trips in all, after the pool's guard when the connection is taken:
+//! 1. whether the idempotency key was used, and the catalogue's prices of all SKUs;
+//! 2. one statement, which is its own transaction, writes idempotency key, order, lines, saga instance, its first log
+//!    entry, and the outbox rows of `OrderPlaced` and `ReserveStock`.
+//!
+//! A request whose key was used needs one more, for the stored answer. An order is priced by what the catalogue said
+//! in 1; a price that changes before 2 comes too late for it.
+
+use waybill_events::inventory::StockLine;
+use waybill_events::{Currency, CustomerId, OrderId};
+use waybill_http::ApiError;
+use waybill_http::idempotency::{StoredResponse, key_replay};
+use waybill_messaging::envelope::Cause;
+use waybill_outbox::append::AppendArrays;
+use waybill_saga::{Sequences, Started};
+use waybill_telemetry::trace::TraceContext;
+
+use super::{CommandError, Context, announce};
+use crate::domain::order::{Order, PlacedOrder};
+use crate::domain::pricing::{Priced, PricingError, RequestedLine, price_lines};
+use crate::sagas::place_order::PlaceOrder as SagaData;
+use crate::store::placement::{Claim, Placement, groundwork, order_place};
+
+/// A new order as the customer wants it: each field within its limits, no SKU twice.
+#[derive(Debug, Clone)]
+pub struct PlaceOrder {
+    /// Who orders.
+    pub customer_id: CustomerId,
+    /// What; at least one line.
+    pub lines: Vec<RequestedLine>,
+    /// In which currency.
+    pub currency: Currency,
+    /// The provider's name for the means of payment.
+    pub payment_token: String,
+    /// By what the request is known when it comes again.
+    pub claim: Claim,
+    /// The request's trace.
+    pub trace: TraceContext,
+}
+
+/// Why no order was placed.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// The lines can not be priced.
+    #[error("the lines can not be priced")]
+    Pricing(Vec<PricingError>),
+    /// The idempotency key was used for another request, or its first request still runs.
+    #[error("the idempotency key can not be used")]
+    Key(#[source] ApiError),
+    /// The command failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+/// Places an order, or gives the answer that was given under the same key before, byte for byte.
+///
+/// `answer` makes the bytes that are stored and returned. When this returns an answer the order is durable, and so is
+/// the first command of its saga. Run it to its end when the caller hangs up.
+///
+/// # Errors
+/// [`PlaceError`]: nothing was written, or (a connection lost in statement 2) all of it; the same key tells.
+pub async fn place_order(
+    context: &Context,
+    command: PlaceOrder,
+    answer: impl FnOnce(&PlacedOrder) -> Result<StoredResponse, ApiError>,
+) -> Result<StoredResponse, PlaceError> {
+    let mut conn = context.pool.acquire().await.map_err(CommandError::from)?;
+    let claim = &command.claim;
+    let skus: Vec<&str> = command.lines.iter().map(|line| line.sku.as_str()).collect();
+    let known = groundwork(&mut conn, claim, &skus).await.map_err(CommandError::from)?;
+    if !known.key_used {
+        let priced =
+            price_lines(&command.lines, command.currency, &known.prices).map_err(PlaceError::Pricing)?;
+        let new = NewOrder::of(context, &command, priced)?;
+        let answer = answer(&new.placed).map_err(PlaceError::Key)?;
+        let placement = Placement {
+            claim,
+            answer: &answer,
+            placed: &new.placed,
+            saga: &new.saga,
+            messages: new.messages,
+        };
+        if order_place(&mut conn, placement).await.map_err(CommandError::from)? {
+            return Ok(answer);
+        }
+    }
+    let Claim { scope, endpoint, key, hash } = claim;
+    key_replay(&mut *conn, scope, endpoint, key, hash).await.map_err(PlaceError::Key)
+}
+
+/// All that is written for a new order.
+struct NewOrder {
+    placed: PlacedOrder,
+    saga: String,
+    messages: AppendArrays,
+}
+
+impl NewOrder {
+    fn of(context: &Context, command: &PlaceOrder, priced: Priced) -> Result<Self, CommandError> {
+        let now = context.now();
+        let id = OrderId::generate();
+        let order = Order::placed(id, command.customer_id, command.currency, priced.total_minor, now);
+        let placed = PlacedOrder { order, lines: priced.lines };
+        let cause =
+            Cause { correlation_id: id.as_uuid(), causation_id: None, trace: Some(command.trace.clone()) };
+        let data = saga_data(&placed, &command.payment_token);
+        let started = context.sagas.place.start(id.as_uuid(), &data, &cause, Sequences::default(), now)?;
+        let saga = Started::argument(&[&started]).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        let mut messages = vec![announce::placed(&placed, cause, now)?];
+        messages.extend(started.messages);
+        Ok(Self { placed, saga, messages: AppendArrays::new(&context.topic_prefix, &messages) })
+    }
+}
+
+fn saga_data(placed: &PlacedOrder, payment_token: &str) -> SagaData {
+    let lines = placed.lines.iter();
+    SagaData {
+        order_id: placed.order.id,
+        customer_id: placed.order.customer_id,
+        lines: lines.map(|line| StockLine { sku: line.sku.clone(), quantity: line.quantity }).collect(),
+        total_minor: placed.order.total_minor,
+        currency: placed.order.currency,
+        payment_token: payment_token.to_owned(),
+    }
+}

@@ -1,0 +1,72 @@
+//! This service's settings, read once at start from environment variables.
+
+use std::time::Duration;
+
+use waybill_runtime::config::{Common, ConfigError, Environment};
+
+use crate::sagas::Patience;
+
+/// Where it listens unless told otherwise.
+const HTTP_ADDR_DEFAULT: &str = "127.0.0.1:8083";
+
+/// Everything that can be set.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What every service reads.
+    pub common: Common,
+    /// `WAYBILL_ORDERS_STEP_DEADLINE_MS`, `WAYBILL_ORDERS_STEP_ATTEMPTS_MAX`, `WAYBILL_ORDERS_SAGA_DEADLINE_MS`.
+    pub patience: Patience,
+}
+
+impl Config {
+    /// Reads all settings.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every mistake.
+    pub fn read(mut env: Environment) -> Result<Self, ConfigError> {
+        let common = Common::read(&mut env, HTTP_ADDR_DEFAULT);
+        let patience = read_patience(&mut env);
+        env.finish().map(|()| Self { common, patience })
+    }
+}
+
+fn read_patience(env: &mut Environment) -> Patience {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    let mut duration_ms = |name, default| Duration::from_millis(env.parsed_in(name, default, 1..=DAY_MS));
+    let step_deadline = duration_ms("WAYBILL_ORDERS_STEP_DEADLINE_MS", Patience::STEP_DEADLINE_MS_DEFAULT);
+    let saga_deadline = duration_ms("WAYBILL_ORDERS_SAGA_DEADLINE_MS", Patience::SAGA_DEADLINE_MS_DEFAULT);
+    let attempts_default = Patience::STEP_ATTEMPTS_MAX_DEFAULT;
+    let step_attempts_max = env.parsed_in("WAYBILL_ORDERS_STEP_ATTEMPTS_MAX", attempts_default, 1..=100);
+    Patience { step_deadline, step_attempts_max, saga_deadline }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::read(Environment::from_map(pairs))
+    }
+
+    #[test]
+    fn defaults_are_patient_and_can_be_changed() {
+        let required = [("DATABASE_URL", "postgres://h/d"), ("WAYBILL_JWKS", "jwks.json")];
+        let config = read(&required).unwrap();
+        assert_eq!(config.patience, Patience::default());
+        assert_eq!(config.common.http_addr.port(), 8083);
+        let hasty = [&required[..], &[("WAYBILL_ORDERS_STEP_DEADLINE_MS", "200")]].concat();
+        assert_eq!(read(&hasty).unwrap().patience.step_deadline, Duration::from_millis(200));
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        let error = read(&[
+            ("WAYBILL_ORDERS_STEP_DEADLINE_MS", "0"),
+            ("WAYBILL_ORDERS_STEP_ATTEMPTS_MAX", "many"),
+            ("WAYBILL_ORDERS_SAGA_DEADLINE_MS", "-1"),
+        ]);
+        // These three and the two that are required.
+        assert_eq!(error.unwrap_err().variables().count(), 5);
+    }
+}

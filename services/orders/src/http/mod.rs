@@ -1,0 +1,42 @@
+//! The HTTP interface: requests are parsed, given to a command or read from the store, and answered.
+
+pub mod bodies;
+mod errors;
+pub mod openapi;
+pub mod orders;
+mod parse;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::routing::{get, post};
+use waybill_http::auth::Verifier;
+
+use crate::commands::Context;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Api {
+    /// For the commands.
+    pub context: Context,
+    /// Tells who calls.
+    pub verifier: Arc<Verifier>,
+}
+
+impl FromRef<Api> for Arc<Verifier> {
+    fn from_ref(api: &Api) -> Self {
+        Arc::clone(&api.verifier)
+    }
+}
+
+/// Everything under `/api/v1`, the OpenAPI document included.
+#[must_use]
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/api/v1/orders", post(orders::place).get(orders::list))
+        .route("/api/v1/orders/{id}", get(orders::read))
+        .route("/api/v1/orders/{id}/cancel", post(orders::cancel))
+        .with_state(api)
+        .merge(waybill_http::openapi::route(openapi::document()))
+}

@@ -1,0 +1,21 @@
+//! The OpenAPI document of this service; committed as `openapi.json`, which a test keeps current.
+
+use utoipa::OpenApi;
+use waybill_http::openapi::Common;
+
+use super::bodies::{OrderBody, OrderLine, OrderStatus, PlaceOrderBody, PlaceOrderLine};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Waybill orders", description = "Orders: placed, read, listed, cancelled."),
+    paths(super::orders::place, super::orders::list, super::orders::read, super::orders::cancel),
+    components(schemas(PlaceOrderBody, PlaceOrderLine, OrderBody, OrderLine, OrderStatus)),
+    modifiers(&Common)
+)]
+struct Document;
+
+/// The document, OpenAPI 3.1.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
