@@ -1,0 +1,3 @@
+//! Integration tests of the Kafka side, on a real broker.
+
+mod consumer;

@@ -1,0 +1,96 @@
+//! Day partitions: ids find their day, strays find a home, nothing is known twice or forgotten.
+
+use chrono::{Days, Utc};
+use sqlx::AssertSqlSafe;
+use uuid::{NoContext, Timestamp, Uuid};
+use waybill_messaging::consumer::{Batch, BatchHandler as _};
+use waybill_outbox::upkeep;
+
+use crate::ledger::{self, notes, record};
+
+async fn home(pool: &sqlx::PgPool, id: Uuid) -> String {
+    sqlx::query_scalar("select tableoid::regclass::text from inbox where message_id = $1")
+        .bind(id)
+        .fetch_one(pool)
+        .await
+        .unwrap()
+}
+
+fn id_of(day: chrono::DateTime<Utc>) -> Uuid {
+    Uuid::new_v7(Timestamp::from_unix(NoContext, day.timestamp() as u64, 0))
+}
+
+fn batch_of(id: Uuid) -> Batch {
+    let mut envelope = ledger::envelope("a", 1);
+    envelope.id = id;
+    Batch { records: vec![record(&envelope, 0, b"note")] }
+}
+
+#[tokio::test]
+async fn ids_lie_in_their_day_and_strays_in_the_default_partition() {
+    let database = ledger::database("days").await;
+    let (group, _) = ledger::group(&database, ledger::PREFIX).await;
+    let now = Utc::now();
+    let (today, last_week) = (id_of(now), id_of(now - Days::new(7)));
+    let (old, foreign) = (id_of(now - Days::new(400)), Uuid::from_u128(u128::MAX / 3));
+    for id in [today, last_week, old, foreign] {
+        for _ in 0..2 {
+            group.handle(&batch_of(id)).await.unwrap();
+        }
+    }
+    assert_eq!(notes(&database.pool).await.len(), 4, "each once, wherever it lies");
+    let name = |day: chrono::DateTime<Utc>| format!("inbox_{}", day.format("%Y%m%d"));
+    assert_eq!(home(&database.pool, today).await, name(now));
+    assert_eq!(home(&database.pool, last_week).await, name(now - Days::new(7)));
+    assert_eq!(home(&database.pool, old).await, "inbox_default");
+    assert_eq!(home(&database.pool, foreign).await, "inbox_default");
+}
+
+#[tokio::test]
+async fn what_came_before_its_partition_moves_into_it_and_stays_known() {
+    let database = ledger::database("late").await;
+    let (group, _) = ledger::group(&database, ledger::PREFIX).await;
+    let now = Utc::now();
+    let today = now.format("%Y%m%d");
+    sqlx::query(AssertSqlSafe(format!("drop table inbox_{today}, outbox_{today}")))
+        .execute(&database.pool)
+        .await
+        .unwrap();
+    sqlx::raw_sql("select outbox_partitions_make()").execute(&database.pool).await.unwrap();
+    let id = id_of(now);
+    group.handle(&batch_of(id)).await.unwrap();
+    assert_eq!(home(&database.pool, id).await, "inbox_default");
+
+    assert_eq!(upkeep::make(&database.pool).await.unwrap(), 1);
+    assert_eq!(upkeep::make(&database.pool).await.unwrap(), 0, "harmless to repeat");
+    assert_eq!(home(&database.pool, id).await, format!("inbox_{today}"));
+    group.handle(&batch_of(id)).await.unwrap();
+    assert_eq!(notes(&database.pool).await.len(), 1, "known after the move");
+    // Retention is to drop a day.
+    sqlx::query(AssertSqlSafe(format!("drop table inbox_{today}"))).execute(&database.pool).await.unwrap();
+    assert_eq!(ledger::count(&database.pool, "inbox").await, 0);
+}
+
+#[tokio::test]
+async fn instances_that_start_together_take_turns() {
+    let database = ledger::database("turns").await;
+    sqlx::raw_sql(
+        "do $$ declare name text; begin
+            for name in select inhrelid::regclass::text from pg_inherits
+                        where inhparent in ('inbox'::regclass, 'outbox'::regclass) and inhrelid <> 'inbox_default'::regclass
+            loop execute 'drop table ' || name; end loop;
+         end $$",
+    )
+    .execute(&database.pool)
+    .await
+    .unwrap();
+    let rounds = (0..4).map(|_| {
+        let pool = database.pool.clone();
+        tokio::spawn(async move { upkeep::make(&pool).await })
+    });
+    let mut made = 0;
+    for round in rounds.collect::<Vec<_>>() {
+        made += round.await.unwrap().unwrap();
+    }
+    assert_eq!(made, 9 + 16, "yesterday to a week ahead, and eight days ago to a week ahead");
+}
