@@ -227,3 +227,41 @@ pub(crate) async fn stuck_count(conn: &mut PgConnection, saga: &str) -> Result<i
         .await?;
     row.try_get(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use waybill_testkit::TestDatabase;
+
+    #[tokio::test]
+    async fn a_save_over_somebody_elses_saves_nothing() {
+        let database = TestDatabase::create("saga_conflict").await;
+        database.migrate(&[&crate::MIGRATIONS]).await;
+        let mut conn = database.pool.acquire().await.unwrap();
+        let key = Uuid::now_v7();
+        let start = format!(
+            r#"[{{"saga":"s","key":"{key}","version":1,"status":"running","state":{{}},"data":{{}},"sequences":{{}},
+                 "sent":false,"correlation_id":"{key}","entry":{{}}}}]"#
+        );
+        instances_insert(&mut conn, &start).await.unwrap();
+        let loaded = instances_load(&mut conn, "s", &[key]).await.unwrap();
+        assert_eq!((loaded.len(), loaded[0].revision), (1, 1));
+        let save = |status| Saves {
+            keys: vec![key],
+            revisions: vec![1],
+            statuses: vec![status],
+            states: vec!["{}".to_owned()],
+            sequences: vec!["{}".to_owned()],
+            moved: vec![true],
+            sent: vec![false],
+            due_in_ms: vec![None],
+            wait_ms: vec![None],
+            deadline_over: vec![true],
+            step_began: vec![true],
+        };
+        assert_eq!(instances_save(&mut conn, "s", &save("completed")).await.unwrap(), 1);
+        assert_eq!(instances_save(&mut conn, "s", &save("abandoned")).await.unwrap(), 0);
+        let row = sqlx::query("select status from saga_instances").fetch_one(&mut *conn).await.unwrap();
+        assert_eq!(row.get::<String, _>(0), "completed");
+    }
+}

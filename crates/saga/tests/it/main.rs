@@ -1,6 +1,18 @@
 //! The saga crate's promises: explored in pure form, and checked on a real Postgres.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests fail by panicking and print what they explored"
+)]
 
 mod arbitrary;
+mod deadlines;
+mod desk;
+mod example;
 mod exploration;
+mod runner;
 mod sagas;
+mod statements;
+mod sweeping;
+mod versions;
 mod world;

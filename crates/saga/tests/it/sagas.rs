@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use waybill_messaging::codec::CodecError;
 use waybill_messaging::message::Draft;
+use waybill_saga::definition::Command;
 use waybill_saga::{Compensation, Definition, Input, Outcome, Phase, Step};
 
 /// The data of the tests' sagas.
@@ -28,7 +29,7 @@ fn draft(parcel: &Parcel, topic: &'static str, kind: &'static str) -> Result<Dra
 }
 
 fn step(place: usize) -> Step<Parcel> {
-    let commands: [fn(&Parcel) -> Result<Draft, CodecError>; 5] = [
+    let commands: [Command<Parcel>; 5] = [
         |p| draft(p, "a.commands", "DoOne"),
         |p| draft(p, "b.commands", "DoTwo"),
         |p| draft(p, "b.commands", "Decide"),

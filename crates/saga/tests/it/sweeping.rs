@@ -1,0 +1,73 @@
+//! The sweeper's loop: what is due moves with the owner's effects; one instance that can not be moved stops no other.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
+use waybill_messaging::message::Message;
+use waybill_runtime::lifecycle::Shutdown;
+use waybill_saga::Advanced;
+use waybill_saga::sweeper::{self, Apply, SweepError};
+use waybill_testkit::eventually;
+
+use crate::desk::Desk;
+use crate::sagas::{DEADLINE, Parcel, with_local_pivot};
+
+/// An owner that remembers what it was shown, and can do nothing for one key.
+struct Owner {
+    shown: Mutex<Vec<Uuid>>,
+    unable: Uuid,
+}
+
+impl Apply<Parcel> for Owner {
+    async fn apply(
+        &self,
+        _: &mut PgConnection,
+        advanced: &[Advanced<Parcel>],
+        _: &mut Vec<Message>,
+    ) -> Result<(), SweepError> {
+        if advanced.iter().any(|advanced| advanced.key == self.unable) {
+            return Err(SweepError::Fault("planted".to_owned()));
+        }
+        self.shown.lock().unwrap().extend(advanced.iter().map(|advanced| advanced.key));
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn one_that_can_not_be_moved_is_left_alone_and_the_others_move() {
+    let desk = Desk::open("saga_sweeper", with_local_pivot()).await;
+    let keys = desk.start(5).await;
+    sqlx::query("update saga_instances set state = '{\"acting\":{\"step\":\"gone\",\"attempt\":1,\"wait\":\"reply\"}}' where key = $1")
+        .bind(keys[0])
+        .execute(desk.pool())
+        .await
+        .unwrap();
+    desk.publish().await;
+    desk.pass(2.1).await;
+    assert!(desk.sweep().await.is_empty(), "publication seen");
+    desk.pass(DEADLINE.as_secs_f64() + 0.1).await;
+
+    let owner = Owner { shown: Mutex::default(), unable: keys[1] };
+    let shutdown = Shutdown::manual();
+    let sweeping = sweeper::run(desk.pool().clone(), &desk.runner, "p.", &owner, shutdown.clone());
+    let watching = async {
+        eventually(Duration::from_secs(20), async || (owner.shown.lock().unwrap().len() == 3).then_some(()))
+            .await;
+        shutdown.request();
+    };
+    tokio::join!(sweeping, watching);
+    let mut shown = owner.shown.into_inner().unwrap();
+    shown.sort_unstable();
+    let mut able = keys[2..].to_vec();
+    able.sort_unstable();
+    assert_eq!(shown, able);
+    assert_eq!(desk.said(keys[2]).await, ["a.commands DoOne 1", "p.a.commands DoOne 2"]);
+    for key in &keys[..2] {
+        let seen = desk.see(*key).await;
+        assert_eq!((seen.revision, seen.wakes), (1, true));
+        assert_eq!(desk.said(*key).await, ["a.commands DoOne 1"]);
+    }
+    assert_eq!(desk.sweep().await.len(), 0, "left alone for a while");
+}
