@@ -1,0 +1,102 @@
+//! The development signing key: an Ed25519 key that signs access tokens, and its public half as a JWKS for the services.
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use crate::instance::Instance;
+use crate::state::replace_file;
+
+/// A signing key with its name in the JWKS.
+pub(crate) struct Key {
+    pub(crate) signing: SigningKey,
+    /// The key's RFC 7638 thumbprint, so that the same key has the same name everywhere.
+    pub(crate) id: String,
+}
+
+/// The file of public keys that services verify with.
+pub(crate) fn jwks_file(instance: &Instance) -> PathBuf {
+    instance.keys().join("jwks.json")
+}
+
+/// The instance's key, made when there is none yet.
+pub(crate) fn ensure(instance: &Instance) -> Result<Key> {
+    let dir = instance.keys();
+    fs::create_dir_all(&dir).with_context(|| format!("could not make the folder {}", dir.display()))?;
+    let file = dir.join("signing-key.pem");
+    if !file.exists() {
+        make(&file)?;
+    }
+    let key = read(&file)?;
+    replace_file(&jwks_file(instance), &jwks(&key))?;
+    Ok(key)
+}
+
+fn make(file: &Path) -> Result<()> {
+    let key = SigningKey::from_bytes(&rand::random());
+    let pem = key.to_pkcs8_pem(LineEnding::LF).context("could not encode the new signing key")?;
+    // Readable by the owner alone from the first byte on.
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    opened
+        .and_then(|mut opened| opened.write_all(pem.as_bytes()))
+        .with_context(|| format!("could not write the signing key {}", file.display()))
+}
+
+fn read(file: &Path) -> Result<Key> {
+    let pem = fs::read_to_string(file).with_context(|| format!("could not read {}", file.display()))?;
+    let signing = SigningKey::from_pkcs8_pem(&pem).with_context(|| {
+        format!("{} holds no Ed25519 key: remove it and a new one is made", file.display())
+    })?;
+    let id = thumbprint(&public(&signing));
+    Ok(Key { signing, id })
+}
+
+fn public(key: &SigningKey) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(key.verifying_key().as_bytes())
+}
+
+fn thumbprint(x: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#)))
+}
+
+fn jwks(key: &Key) -> String {
+    let public = json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": key.id, "x": public(&key.signing)});
+    format!("{:#}\n", json!({"keys": [public]}))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::instance::tests::scratch;
+
+    /// The example key of RFC 8037, appendix A.
+    #[test]
+    fn the_thumbprint_is_that_of_the_standard() {
+        let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+        assert_eq!(thumbprint(x), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_closed_to_others() {
+        let instance = scratch("keys");
+        let first = ensure(&instance).unwrap();
+        let second = ensure(&instance).unwrap();
+        assert_eq!(first.id, second.id);
+        let mode = fs::metadata(instance.keys().join("signing-key.pem")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let jwks = fs::read_to_string(jwks_file(&instance)).unwrap();
+        assert!(jwks.contains(&first.id) && !jwks.contains("\"d\""), "the public half alone");
+        fs::remove_dir_all(instance.dir()).unwrap();
+    }
+}

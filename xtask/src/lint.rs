@@ -1,0 +1,130 @@
+//! `cargo xtask lint`: every check on the code, the same here and in CI.
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+
+use crate::layout::Layout;
+use crate::prerequisites::{self, Need};
+use crate::stop::{Stop, Stopped};
+use crate::{binaries, run, say};
+
+mod arrows;
+mod first_line;
+mod lengths;
+mod rust_source;
+mod tracked;
+
+/// Arguments of `lint`.
+#[derive(Debug, Args)]
+pub(crate) struct LintArgs {
+    /// The checks to run; all of them when left out.
+    #[arg(value_enum)]
+    checks: Vec<Check>,
+}
+
+/// One check, quick ones first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Check {
+    /// Every tracked source, script and document begins with a line that says its job.
+    FirstLine,
+    /// Files over 400 and functions over 70 lines.
+    Lengths,
+    /// Dependencies point one way, between crates and inside a service.
+    Arrows,
+    /// rustfmt.
+    Fmt,
+    /// cargo-deny: known-bad versions, licences, sources; offline.
+    Deny,
+    /// clippy with warnings as errors.
+    Clippy,
+}
+
+/// What a check found: findings fail it, notes are only told.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Report {
+    findings: Vec<String>,
+    notes: Vec<String>,
+}
+
+/// Runs all checks, also after one failed, and tells what each found.
+pub(crate) fn run(args: &LintArgs) -> Result<ExitCode> {
+    let layout = Layout::find()?;
+    let stop = Stop::on_signals()?;
+    let checks = if args.checks.is_empty() { Check::value_variants() } else { &args.checks };
+    let mut failed = Vec::new();
+    for check in checks {
+        let name = name(*check);
+        say::progress(&format!("lint {name} ..."));
+        let began = Instant::now();
+        match check.run(&layout, &stop) {
+            Err(error) if error.is::<Stopped>() => return Ok(ExitCode::from(130)),
+            Err(error) => {
+                say::error(&error);
+                failed.push(name);
+            }
+            Ok(report) => {
+                tell(&report);
+                let verdict = if report.findings.is_empty() { "ok" } else { "FAILED" };
+                say::progress(&format!("lint {name}: {verdict} ({:.1} s)", began.elapsed().as_secs_f64()));
+                if !report.findings.is_empty() {
+                    failed.push(name);
+                }
+            }
+        }
+    }
+    if failed.is_empty() {
+        say::progress("lint: all checks passed");
+        return Ok(ExitCode::SUCCESS);
+    }
+    say::progress(&format!("lint: failed: {}", failed.join(", ")));
+    Ok(ExitCode::FAILURE)
+}
+
+fn name(check: Check) -> String {
+    check.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+fn tell(report: &Report) {
+    for note in &report.notes {
+        say::progress(&format!("  note: {note}"));
+    }
+    for finding in &report.findings {
+        say::progress(&format!("  {finding}"));
+    }
+}
+
+impl Check {
+    fn run(self, layout: &Layout, stop: &Stop) -> Result<Report> {
+        match self {
+            Self::FirstLine => first_line::check(layout),
+            Self::Lengths => lengths::check(layout),
+            Self::Arrows => arrows::check(layout),
+            Self::Fmt => cargo(layout, &["fmt", "--all", "--check"], "run `cargo fmt --all`", stop),
+            Self::Deny => deny(layout, stop),
+            Self::Clippy => clippy(layout, stop),
+        }
+    }
+}
+
+fn deny(layout: &Layout, stop: &Stop) -> Result<Report> {
+    prerequisites::ensure(&[Need::CargoDeny], stop)?;
+    let args = ["deny", "--offline", "check", "bans", "licenses", "sources"];
+    cargo(layout, &args, "deny.toml says why each rule is there", stop)
+}
+
+fn clippy(layout: &Layout, stop: &Stop) -> Result<Report> {
+    prerequisites::ensure(&[Need::Compilers], stop)?;
+    let args = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    cargo(layout, &args, "the lints are set in Cargo.toml and clippy.toml", stop)
+}
+
+/// A cargo command as a check: its own output tells the details.
+fn cargo(layout: &Layout, args: &[&str], advice: &str, stop: &Stop) -> Result<Report> {
+    let mut command: Command = binaries::cargo(layout);
+    let status =
+        run::status(command.args(args), stop).with_context(|| format!("could not run cargo {}", args[0]))?;
+    let finding = (!status.success()).then(|| format!("`cargo {}` failed: {advice}", args.join(" ")));
+    Ok(Report { findings: finding.into_iter().collect(), notes: Vec::new() })
+}
