@@ -5,7 +5,7 @@ use std::fmt;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 use waybill_runtime::pool;
 
@@ -88,22 +88,6 @@ pub struct ErrorEnvelope {
     pub message: String,
     /// The fields at fault; empty when none is.
     pub details: Vec<FieldError>,
-}
-
-/// The part of an error body a client of ours needs to read back: code and message.
-#[derive(Debug, Clone, Deserialize)]
-pub struct ProblemRead {
-    /// The envelope.
-    pub error: ErrorEnvelopeRead,
-}
-
-/// See [`ProblemRead`].
-#[derive(Debug, Clone, Deserialize)]
-pub struct ErrorEnvelopeRead {
-    /// What happened, for programs.
-    pub code: String,
-    /// What happened, for people.
-    pub message: String,
 }
 
 impl ApiError {

@@ -30,7 +30,7 @@ pub fn route(document: OpenApi) -> Router {
 
 /// Adds what every document shares: the bearer token (required everywhere) and the schemas of the error body.
 ///
-/// `#[openapi(modifiers(&waybill_http::openapi::Common))]`
+/// `use waybill_http::openapi::Common;` and `#[openapi(modifiers(&Common))]` (the macro takes a bare name only).
 #[derive(Debug, Clone, Copy)]
 pub struct Common;
 

@@ -103,6 +103,12 @@ impl TestTopics {
         self.made.lock().expect("no panic while held").extend(named);
     }
 
+    /// Has these topics (`name` without prefix), which something else makes under this prefix, deleted at the end too.
+    pub fn adopt<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+        let named = names.into_iter().map(|name| (self.full(name), 0));
+        self.made.lock().expect("no panic while held").extend(named);
+    }
+
     /// The full name of a topic: prefix and name.
     #[must_use]
     pub fn full(&self, name: &str) -> String {

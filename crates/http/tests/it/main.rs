@@ -1,4 +1,5 @@
 //! The HTTP crate against real sockets and a real PostgreSQL.
+#![allow(clippy::unwrap_used, reason = "a test that can not go on panics")]
 
 mod auth;
 mod bodies;

@@ -1,8 +1,8 @@
-//! The test kit against real servers: databases are apart, topics are read back, tokens are files.
+//! The test kit against real servers: databases are apart, topics are read back, tokens are files, processes obey.
 
 use std::time::Duration;
 
-use waybill_testkit::{TestDatabase, TestTopics, Tokens, eventually};
+use waybill_testkit::{Process, TestDatabase, TestTopics, Tokens, eventually};
 
 #[tokio::test]
 async fn each_database_is_its_own_and_is_dropped() {
@@ -54,4 +54,26 @@ async fn polling_returns_what_it_found() {
     })
     .await;
     assert_eq!(found, "found");
+}
+
+#[tokio::test]
+async fn a_process_is_told_its_address_and_obeys_signals() {
+    let patience = Duration::from_secs(20);
+    let mut process = Process::named("/bin/sh")
+        .arg("-c")
+        .arg("echo listening on $WAYBILL_HTTP_ADDR with $GIVEN; exec sleep 600")
+        .env("GIVEN", "this")
+        .spawn();
+    let line = format!("listening on {} with this", process.url.strip_prefix("http://").unwrap());
+    process.wait_output(&line, patience).await;
+    process.sigstop().await;
+    process.sigcont().await;
+    assert_eq!(process.terminate().await, None, "a signal ended it");
+    process.restart();
+    eventually(patience, async || (process.output().matches(&line).count() == 2).then_some(())).await;
+    let pid = process.pid().unwrap();
+    process.kill9().await;
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    let mut failing = Process::named("/bin/sh").arg("-c").arg("exit 2").without_http().spawn();
+    assert_eq!(failing.wait_exit(patience).await, Some(2));
 }
