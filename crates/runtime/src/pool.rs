@@ -45,8 +45,9 @@ fn pool_options(pool_max: u32) -> PgPoolOptions {
         .test_before_acquire(false)
         .before_acquire(|connection, _| {
             Box::pin(async move {
-                // Outside a transaction this is a notice (a warning the server sends), not an error.
-                sqlx::raw_sql("rollback").execute(connection).await?;
+                // One round trip. `begin` keeps the server from warning that there is nothing to roll back, each time;
+                // in a failed transaction it is an error, and sqlx closes the connection.
+                sqlx::raw_sql("begin; rollback").execute(connection).await?;
                 Ok(true)
             })
         })
