@@ -35,6 +35,11 @@ impl Apply<Parcel> for Owner {
     }
 }
 
+/// A service spawns the sweeper: its future has to be `Send`.
+fn spawnable<F: Future + Send>(future: F) -> F {
+    future
+}
+
 #[tokio::test]
 async fn one_that_can_not_be_moved_is_left_alone_and_the_others_move() {
     let desk = Desk::open("saga_sweeper", with_local_pivot()).await;
@@ -51,7 +56,7 @@ async fn one_that_can_not_be_moved_is_left_alone_and_the_others_move() {
 
     let owner = Owner { shown: Mutex::default(), unable: keys[1] };
     let shutdown = Shutdown::manual();
-    let sweeping = sweeper::run(desk.pool().clone(), &desk.runner, "p.", &owner, shutdown.clone());
+    let sweeping = spawnable(sweeper::run(desk.pool().clone(), &desk.runner, "p.", &owner, shutdown.clone()));
     let watching = async {
         eventually(Duration::from_secs(20), async || (owner.shown.lock().unwrap().len() == 3).then_some(()))
             .await;
