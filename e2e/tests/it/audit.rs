@@ -1,0 +1,76 @@
+//! The audit of the topics against the outboxes: nothing lost, nothing invented, each key in order.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use waybill_testkit::polling::eventually_named;
+use waybill_testkit::{OwnedRecord, TestDatabase};
+
+use crate::system::System;
+
+/// Longest wait until the relay has published what the outboxes hold.
+const PUBLISHED_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Reads every topic and compares it with the outbox rows: the same ids; after dropping equal ids each key's
+/// `ce_sequence` is 1..n without inversion. `orders` must each have their event of placement.
+pub(crate) async fn every_topic(system: &System, orders: &[String]) {
+    let mut rows = outbox_ids(&system.orders_db).await;
+    for database in [&system.inventory_db, &system.payments_db] {
+        for (topic, ids) in outbox_ids(database).await {
+            rows.entry(topic).or_default().extend(ids);
+        }
+    }
+    assert!(rows.len() >= 5, "the main topics were all written to: {:?}", rows.keys());
+    for (topic, ids) in &rows {
+        let name = topic.strip_prefix(&system.topics.prefix).expect("our prefix");
+        let seen_all = |records: &[OwnedRecord]| {
+            let seen: BTreeSet<&str> = records.iter().filter_map(|record| record.header("ce_id")).collect();
+            ids.iter().all(|id| seen.contains(id.as_str()))
+        };
+        let records = system.topics.read_all(name, seen_all, PUBLISHED_TIMEOUT).await;
+        for record in &records {
+            let id = record.header("ce_id").expect("every record has an id");
+            assert!(ids.contains(id), "{topic}: {id} is in no outbox");
+        }
+        assert!(!name.ends_with(".dlq"), "nothing became a dead letter: {records:?}");
+        sequences(topic, &records);
+        if name == "orders.events" {
+            let placed: BTreeSet<&str> =
+                records.iter().filter(|r| r.header("ce_type") == Some("OrderPlaced")).map(OwnedRecord::key_text).collect();
+            assert!(orders.iter().all(|id| placed.contains(id.as_str())), "every accepted order is told");
+        }
+    }
+}
+
+fn sequences(topic: &str, records: &[OwnedRecord]) {
+    let mut seen = BTreeSet::new();
+    let mut last: HashMap<&str, i64> = HashMap::new();
+    for record in records.iter().filter(|record| seen.insert(record.header("ce_id"))) {
+        let sequence: i64 = record.header("ce_sequence").expect("a sequence").parse().unwrap();
+        let before = last.insert(record.key_text(), sequence).unwrap_or(0);
+        assert_eq!(sequence, before + 1, "{topic}: key {} after {before}", record.key_text());
+    }
+}
+
+/// The ids in an outbox by topic, once it has come to rest.
+async fn outbox_ids(database: &TestDatabase) -> BTreeMap<String, BTreeSet<String>> {
+    let count = async || -> i64 {
+        sqlx::query_scalar("select count(*) from outbox").fetch_one(&database.pool).await.unwrap()
+    };
+    let mut before = -1;
+    eventually_named("the outbox to rest", PUBLISHED_TIMEOUT, async || {
+        let now = count().await;
+        let rests = now == before;
+        before = now;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        rests.then_some(())
+    })
+    .await;
+    let rows: Vec<(String, String)> =
+        sqlx::query_as("select topic, message_id::text from outbox").fetch_all(&database.pool).await.unwrap();
+    let mut ids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (topic, id) in rows {
+        assert!(ids.entry(topic).or_default().insert(id.clone()), "{id} stands twice in an outbox");
+    }
+    ids
+}

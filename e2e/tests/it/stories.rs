@@ -1,0 +1,101 @@
+//! The four stories, and a customer who changes their mind.
+
+use futures_util::stream::{self, StreamExt as _};
+use reqwest::StatusCode;
+
+use crate::audit;
+use crate::shop::Shop;
+use crate::system::System;
+
+/// Orders in the burst of story d.
+const BURST: usize = 500;
+/// Requests at a time in the burst.
+const BURST_AT_ONCE: usize = 32;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stock_and_money_decide_what_becomes_of_an_order() {
+    let system = System::start("e2e_stories").await;
+    let shop = Shop::new(&system);
+    for sku in ["tea-a", "tea-b", "tea-c", "tea-d"] {
+        shop.product(sku, 1_250, 10).await;
+    }
+    confirmed(&shop).await;
+    too_little_stock(&shop).await;
+    declined(&shop).await;
+    cancelled_afterwards(&shop).await;
+    audit::every_topic(&system, &[]).await;
+}
+
+/// a) Stock and money suffice.
+async fn confirmed(shop: &Shop<'_>) {
+    let id = shop.order(&[("tea-a", 2), ("tea-d", 1)], "tok_approve").await;
+    let order = shop.becomes(&id, "CONFIRMED").await;
+    assert_eq!(order["total_minor"], 3 * 1_250, "{order}");
+    shop.stock_becomes("tea-a", (8, 0, 2)).await;
+    shop.stock_becomes("tea-d", (9, 0, 1)).await;
+    let payment = shop.payment_becomes(&id, "captured").await;
+    assert_eq!(payment["captured_minor"], 3 * 1_250, "{payment}");
+}
+
+/// b) Too little stock: nothing reserved, no payment attempted.
+async fn too_little_stock(shop: &Shop<'_>) {
+    let id = shop.order(&[("tea-b", 11), ("tea-a", 1)], "tok_approve").await;
+    let order = shop.becomes(&id, "REJECTED").await;
+    assert_eq!(order["reason"], "insufficient_stock", "{order}");
+    assert_eq!(shop.stock("tea-b").await, (10, 0, 0));
+    assert_eq!(shop.stock("tea-a").await, (8, 0, 2), "none of its lines is reserved");
+    assert_eq!(shop.payment(&id).await.0, StatusCode::NOT_FOUND);
+}
+
+/// c) The payment is declined: the stock comes back.
+async fn declined(shop: &Shop<'_>) {
+    let id = shop.order(&[("tea-c", 3)], "tok_decline").await;
+    let order = shop.becomes(&id, "REJECTED").await;
+    assert_eq!(order["reason"], "payment_declined", "{order}");
+    shop.stock_becomes("tea-c", (10, 0, 0)).await;
+    assert_eq!(shop.payment_becomes(&id, "declined").await["captured_minor"], 0);
+}
+
+/// A confirmed order is cancelled: money and stock come back.
+async fn cancelled_afterwards(shop: &Shop<'_>) {
+    let id = shop.order(&[("tea-c", 4)], "tok_approve").await;
+    shop.becomes(&id, "CONFIRMED").await;
+    let (status, body) = shop.cancel(&id).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{body}");
+    let order = shop.becomes(&id, "CANCELLED").await;
+    assert_eq!(order["reason"], "cancelled_by_customer", "{order}");
+    shop.stock_becomes("tea-c", (10, 0, 0)).await;
+    assert_eq!(shop.payment_becomes(&id, "refunded").await["refunded_minor"], 4 * 1_250);
+}
+
+/// d) The relay is killed in the middle of a burst and started again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_relay_loses_nothing_and_keeps_order() {
+    let mut system = System::start("e2e_burst").await;
+    let quantity = i64::try_from(BURST).unwrap();
+    let ids: Vec<String> = {
+        let shop = Shop::new(&system);
+        shop.product("tea", 999, quantity).await;
+        place(&shop, BURST / 2).await
+    };
+    system.relay.kill9().await;
+    let mut all = ids;
+    {
+        let shop = Shop::new(&system);
+        all.extend(place(&shop, BURST / 2).await);
+    }
+    System::restart(&mut system.relay).await;
+    let shop = Shop::new(&system);
+    shop.stock_becomes("tea", (0, 0, quantity)).await;
+    let confirmed: i64 = sqlx::query_scalar("select count(*) from orders where status = 'CONFIRMED'")
+        .fetch_one(&system.orders_db.pool)
+        .await
+        .unwrap();
+    assert_eq!(confirmed, quantity);
+    audit::every_topic(&system, &all).await;
+}
+
+async fn place(shop: &Shop<'_>, count: usize) -> Vec<String> {
+    let one = |_| shop.order(&[("tea", 1)], "tok_approve");
+    stream::iter(0..count).map(one).buffer_unordered(BURST_AT_ONCE).collect().await
+}
