@@ -19,6 +19,7 @@ create table outbox (
 create index outbox_xid on outbox (xid);
 
 -- Makes the day partitions from yesterday to `days_ahead` days ahead. Harmless to repeat, bounded wait for locks.
+-- Attached, not created in place: that would wait for every reader and writer of the outbox, and hold up those behind it.
 create function outbox_partitions_make(days_ahead int default 7) returns int
 language plpgsql set lock_timeout = '2s' set timezone = 'UTC' as $$
 declare
@@ -29,7 +30,8 @@ begin
     for day in select generate_series(current_date - 1, current_date + days_ahead, interval '1 day')::date loop
         name := 'outbox_' || to_char(day, 'YYYYMMDD');
         if to_regclass(name) is null then
-            execute format('create table %I partition of outbox for values from (%L) to (%L)',
+            execute format('create table %I (like outbox including defaults including constraints)', name);
+            execute format('alter table outbox attach partition %I for values from (%L) to (%L)',
                            name, day::timestamptz, (day + 1)::timestamptz);
             made := made + 1;
         end if;

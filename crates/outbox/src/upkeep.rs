@@ -24,11 +24,16 @@ const LOCK_KEY: i64 = 0x7761_7962_696c_6c01;
 /// # Errors
 /// What the database said. The wait for locks is bounded by two seconds; trying again is harmless.
 pub async fn make(pool: &PgPool) -> Result<i32, sqlx::Error> {
+    let outbox = make_of(pool, "select outbox_partitions_make()").await;
+    let inbox = make_of(pool, "select inbox_partitions_make()").await;
+    Ok(outbox? + inbox?)
+}
+
+/// One table in its own transaction: when the one is locked, the other is made all the same.
+async fn make_of(pool: &PgPool, statement: &'static str) -> Result<i32, sqlx::Error> {
     let mut tx = pool.begin().await?;
     sqlx::query("select pg_advisory_xact_lock($1)").bind(LOCK_KEY).execute(&mut *tx).await?;
-    let made = sqlx::query_scalar("select outbox_partitions_make() + inbox_partitions_make()")
-        .fetch_one(&mut *tx)
-        .await?;
+    let made = sqlx::query_scalar(statement).fetch_one(&mut *tx).await?;
     tx.commit().await?;
     Ok(made)
 }

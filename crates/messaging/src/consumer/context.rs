@@ -6,7 +6,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{Partition, Statistics};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::ConsumerStatus;
@@ -110,8 +110,10 @@ impl ClientContext for Context {
 
     /// Errors that librdkafka mends itself; a fatal one is also returned by the poll, and ends the consumer there.
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.status.brokers_down(reason);
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.status.brokers_down(reason),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => self.status.topic_missing(reason),
+            _ => {}
         }
         tracing::warn!(group = self.group, %error, reason, "Kafka client error");
     }
@@ -121,17 +123,21 @@ impl ClientContext for Context {
             self.status.broker_up();
         }
         for (topic, partitions) in &statistics.topics {
-            let assigned = partitions.partitions.values().filter(|p| p.desired && p.partition >= 0);
-            for partition in assigned {
-                // Stored but not yet committed records are handled; before the first store, what is committed counts.
-                let lag = partition.consumer_lag_stored.max(partition.consumer_lag.min(0));
-                let lag = if lag >= 0 { lag } else { partition.consumer_lag };
-                if lag >= 0 {
+            for partition in partitions.partitions.values().filter(|p| p.desired && p.partition >= 0) {
+                if let Some(lag) = lag_of(partition) {
                     self.metrics.lag(topic, partition.partition, lag);
                 }
             }
         }
     }
+}
+
+/// Records not handled yet: behind the last stored offset, or the last committed one before the first store; a group
+/// that never committed has the whole partition before it. `None` while the broker has not told the partition's end.
+fn lag_of(partition: &Partition) -> Option<i64> {
+    let known = [partition.stored_offset, partition.committed_offset, partition.lo_offset];
+    let next = known.into_iter().find(|offset| *offset >= 0)?;
+    (partition.hi_offset >= 0).then(|| (partition.hi_offset - next).max(0))
 }
 
 fn owned(partitions: &TopicPartitionList) -> Vec<(String, i32)> {

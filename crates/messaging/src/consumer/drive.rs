@@ -143,8 +143,13 @@ impl<H: BatchHandler> Drive<'_, H> {
             batch = Arc::try_unwrap(shared).unwrap_or_else(|held| Batch { records: held.records.clone() });
             let wait = backoff.next_wait();
             self.tell_failure(&batch, &error, wait);
-            paused = paused || self.pause();
-            self.wait_polling(wait, &mut batch.records)?;
+            if wait <= POLL_WAIT {
+                // Too short to be missed by the group; a pause would throw away what is fetched ahead.
+                std::thread::sleep(wait);
+            } else {
+                paused = paused || self.pause();
+                self.wait_polling(wait, &mut batch.records)?;
+            }
             if batch.records.is_empty() || self.stopping() {
                 break;
             }

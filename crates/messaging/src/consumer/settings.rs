@@ -11,8 +11,8 @@ const BATCH_RECORDS_MAX: usize = 500;
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long a busy consumer waits for a batch to fill; an idle one hands a record over at once.
 const BATCH_WAIT_MAX: Duration = Duration::from_millis(10);
-/// First wait after a failed batch: most failures (a failover, a deadlock) are over soon.
-const RETRY_WAIT_FIRST: Duration = Duration::from_millis(100);
+/// First wait after a failed batch: a deadlock or a lost connection is over at once.
+const RETRY_WAIT_FIRST: Duration = Duration::from_millis(50);
 /// Longest wait after a failed batch: the time a service needs to notice that its database is back.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Time for the last batch, the last commit and the goodbye to the group: half of a process's usual ten seconds.

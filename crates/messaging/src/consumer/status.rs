@@ -21,6 +21,7 @@ struct State {
     last_poll: Option<Instant>,
     failing: Option<String>,
     brokers_down: Option<String>,
+    topic_missing: Option<String>,
 }
 
 impl ConsumerStatus {
@@ -38,6 +39,9 @@ impl ConsumerStatus {
         };
         if let Some(why) = &state.failing {
             return Err(format!("a batch fails and is tried again: {why}"));
+        }
+        if let Some(why) = &state.topic_missing {
+            return Err(format!("a topic is missing: {why}"));
         }
         if !state.ever_assigned {
             return Err("waiting for the group's first assignment of partitions".to_owned());
@@ -67,6 +71,9 @@ impl ConsumerStatus {
         state.ever_assigned = true;
         state.unassigned_since = None;
         state.brokers_down = None;
+        if partitions > 0 {
+            state.topic_missing = None;
+        }
     }
 
     pub(super) fn revoked(&self) {
@@ -85,6 +92,11 @@ impl ConsumerStatus {
 
     pub(super) fn brokers_down(&self, why: &str) {
         self.state().brokers_down = Some(why.to_owned());
+    }
+
+    /// Until partitions are assigned: a group without topics is assigned none, and that is not being ready.
+    pub(super) fn topic_missing(&self, why: &str) {
+        self.state().topic_missing = Some(why.to_owned());
     }
 
     pub(super) fn broker_up(&self) {

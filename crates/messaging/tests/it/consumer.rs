@@ -11,6 +11,7 @@ use waybill_messaging::consumer::{
     self, Batch, BatchError, BatchHandler, ConsumerConfig, ConsumerError, ConsumerStatus,
 };
 use waybill_runtime::lifecycle::Shutdown;
+use waybill_telemetry::metrics;
 use waybill_testkit::polling::eventually_named;
 use waybill_testkit::{TestTopics, kafka_bootstrap};
 
@@ -72,7 +73,7 @@ impl Member {
     fn start(topics: &TestTopics, handler: Remembers) -> Self {
         let mut config = ConsumerConfig::new(&kafka_bootstrap(), &topics.prefix, GROUP, &[TOPIC]);
         config.batch_records_max = 50;
-        config.retry_wait_first = Duration::from_millis(20);
+        config.retry_wait_first = Duration::from_millis(60);
         config.close_timeout = LIMIT;
         Self::start_with(config, handler)
     }
@@ -219,7 +220,50 @@ async fn a_rebalance_while_a_batch_fails_drops_it_here_and_handles_it_there() {
     handler.wait_for(60).await;
     one.stop().await;
     two.stop().await;
+    assert_eq!(handler.all().len(), 60, "the first member forgot what went to the second");
     assert_complete_and_in_order(&handler.all(), 60);
+}
+
+#[tokio::test]
+async fn the_lag_is_told_also_while_nothing_can_be_handled() {
+    let topics = TestTopics::create(&[(TOPIC, 1)]).await;
+    let metric = format!(
+        r#"consumer_lag_records{{group="{0}{GROUP}",partition="0",topic="{0}{TOPIC}"}} "#,
+        topics.prefix
+    );
+    let lag = || {
+        let text = metrics::render();
+        text.lines().find_map(|line| line.strip_prefix(&metric)?.parse::<i64>().ok())
+    };
+    produce(&topics, 0, 30, 3).await;
+    let handler = Remembers::default();
+    handler.failures_left.store(usize::MAX, Ordering::SeqCst);
+    let member = Member::start(&topics, handler.clone());
+    eventually_named("lag of a new group", LIMIT, async || (lag() == Some(30)).then_some(())).await;
+    handler.failures_left.store(0, Ordering::SeqCst);
+    eventually_named("no lag", LIMIT, async || (lag() == Some(0)).then_some(())).await;
+    member.stop().await;
+    assert_eq!(lag(), None, "whoever has the partition tells its lag");
+
+    produce(&topics, 30, 12, 3).await;
+    let fails = Remembers { always_fails: true, ..Remembers::default() };
+    let member = Member::start(&topics, fails);
+    eventually_named("lag of a known group", LIMIT, async || lag().filter(|lag| *lag == 12)).await;
+    member.stop().await;
+}
+
+#[tokio::test]
+async fn a_missing_topic_is_not_ready_and_is_found_when_it_is_made() {
+    let topics = TestTopics::new();
+    let handler = Remembers::default();
+    let member = Member::start(&topics, handler.clone());
+    let missing = async || member.status.check().err().filter(|why| why.contains("topic is missing"));
+    eventually_named("status that tells of the topic", LIMIT, missing).await;
+    topics.add(&[(TOPIC, 2)]).await;
+    produce(&topics, 0, 10, 3).await;
+    handler.wait_for(10).await;
+    assert_eq!(member.status.check(), Ok(()));
+    member.stop().await;
 }
 
 #[tokio::test]

@@ -7,6 +7,9 @@ use waybill_outbox::append::{self, AppendArrays, Appender, LimitError};
 
 use crate::ledger;
 
+/// Message id, topic, key, headers, payload.
+type Row = (Uuid, String, Vec<u8>, String, Vec<u8>);
+
 fn message(key: &str, sequence: i64, payload: &[u8]) -> Message {
     let envelope = ledger::envelope(key, sequence);
     Message { topic: ledger::TOPIC.to_owned(), key: key.to_owned(), envelope, payload: payload.to_vec() }
@@ -21,7 +24,7 @@ async fn messages_are_appended_in_order_as_they_are() {
     Appender::new("t1.").append(&mut tx, &messages).await.unwrap();
     Appender::new("t1.").append(&mut tx, &[]).await.unwrap();
     tx.commit().await.unwrap();
-    let rows: Vec<(Uuid, String, Vec<u8>, String, Vec<u8>)> =
+    let rows: Vec<Row> =
         sqlx::query_as("select message_id, topic, key, headers::text, payload from outbox order by id")
             .fetch_all(&database.pool)
             .await

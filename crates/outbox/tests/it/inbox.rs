@@ -7,6 +7,10 @@ use waybill_outbox::upkeep;
 
 use crate::ledger::{self, batch, count, notes, record};
 
+/// Message id, key, headers, payload of an outbox row.
+type Mirror = (Uuid, Option<Vec<u8>>, String, Option<Vec<u8>>);
+
+/// A row of `dead_letters`.
 type Letter =
     (Uuid, String, i32, i64, Option<Uuid>, Option<Vec<u8>>, Value, Option<Vec<u8>>, String, String, i32);
 
@@ -109,7 +113,7 @@ async fn bytes_that_do_not_decode_are_dead_letters_at_once_and_unchanged() {
     assert_eq!((letters[2].5.as_ref(), letters[2].7.as_ref()), (None, None));
     assert_eq!(letters[3].7.as_deref(), huge.payload.as_deref(), "the row is complete whatever the size");
 
-    let mirrors: Vec<(Uuid, Option<Vec<u8>>, String, Option<Vec<u8>>)> = sqlx::query_as(
+    let mirrors: Vec<Mirror> = sqlx::query_as(
         "select message_id, key, headers::text, payload from outbox where topic = 't1.orders.events.ledger.dlq' order by id",
     )
     .fetch_all(&database.pool)

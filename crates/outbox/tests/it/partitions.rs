@@ -72,6 +72,32 @@ async fn what_came_before_its_partition_moves_into_it_and_stays_known() {
 }
 
 #[tokio::test]
+async fn a_new_day_of_the_outbox_waits_for_no_reader_or_writer() {
+    let database = ledger::database("no_wait").await;
+    let tomorrow = (Utc::now() + Days::new(1)).format("%Y%m%d");
+    sqlx::query(AssertSqlSafe(format!("drop table outbox_{tomorrow}")))
+        .execute(&database.pool)
+        .await
+        .unwrap();
+    let mut writer = database.pool.begin().await.unwrap();
+    let (group, _) = ledger::group(&database, ledger::PREFIX).await;
+    let append = "select outbox_append(array[gen_random_uuid()], array['a'], array['k'::bytea], array['{}'], array[''::bytea])";
+    sqlx::query(append).execute(&mut *writer).await.unwrap();
+    assert_eq!(upkeep::make(&database.pool).await.unwrap(), 1);
+    group.handle(&batch_of(id_of(Utc::now()))).await.unwrap();
+    writer.commit().await.unwrap();
+    // The new partition has the parent's checks and numbers its rows like the others.
+    let insert = "insert into outbox (message_id, topic, headers, created_at)
+                  values (gen_random_uuid(), 'a', '{}', now() + interval '1 day') returning id";
+    let id: i64 = sqlx::query_scalar(insert).fetch_one(&database.pool).await.unwrap();
+    assert_eq!(id, 3);
+    let wrong = "insert into outbox (message_id, topic, headers, created_at)
+                 values (gen_random_uuid(), '', '{}', now() + interval '1 day')";
+    let error = sqlx::query(wrong).execute(&database.pool).await.unwrap_err();
+    assert!(error.as_database_error().unwrap().is_check_violation(), "{error}");
+}
+
+#[tokio::test]
 async fn instances_that_start_together_take_turns() {
     let database = ledger::database("turns").await;
     sqlx::raw_sql(
