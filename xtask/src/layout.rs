@@ -28,9 +28,11 @@ impl Layout {
         Ok(Self { build, cache: cache()?, root })
     }
 
-    /// The development system: `cargo xtask up`.
+    /// The development system: `cargo xtask up`. `WAYBILL_DEV_DIR` names another folder, for a second one beside it.
     pub(crate) fn dev(&self) -> Instance {
-        Instance::new(self.root.join("target/dev"))
+        let dir = env::var_os("WAYBILL_DEV_DIR")
+            .map_or_else(|| self.root.join("target/dev"), |dir| self.root.join(dir));
+        Instance::new(dir)
     }
 
     /// The servers of a test run: `cargo xtask test`.

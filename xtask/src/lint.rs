@@ -111,7 +111,23 @@ impl Check {
 fn deny(layout: &Layout, stop: &Stop) -> Result<Report> {
     prerequisites::ensure(&[Need::CargoDeny], stop)?;
     let args = ["deny", "--offline", "check", "bans", "licenses", "sources"];
-    cargo(layout, &args, "deny.toml says why each rule is there", stop)
+    let mut report = cargo(layout, &args, "deny.toml says why each rule is there", stop)?;
+    let rules = std::fs::read_to_string(layout.root.join("deny.toml")).context("could not read deny.toml")?;
+    report.findings.extend(lame_bans(&rules));
+    Ok(report)
+}
+
+/// Bans that look like a range and are none: cargo-deny takes `crate = "x@<2"` for the one version 2.
+fn lame_bans(rules: &str) -> Vec<String> {
+    let lame = |line: &str| {
+        line.split_once("crate = \"").is_some_and(|(_, name)| name.contains("@<") || name.contains("@>"))
+    };
+    let lines = rules.lines().enumerate().filter(|(_, line)| lame(line));
+    lines
+        .map(|(at, _)| {
+            format!("deny.toml:{}: a range needs `name` and `version`, or it bans nothing", at + 1)
+        })
+        .collect()
 }
 
 fn clippy(layout: &Layout, stop: &Stop) -> Result<Report> {
@@ -127,4 +143,22 @@ fn cargo(layout: &Layout, args: &[&str], advice: &str, stop: &Stop) -> Result<Re
         run::status(command.args(args), stop).with_context(|| format!("could not run cargo {}", args[0]))?;
     let finding = (!status.success()).then(|| format!("`cargo {}` failed: {advice}", args.join(" ")));
     Ok(Report { findings: finding.into_iter().collect(), notes: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_planted_ban_without_effect_is_found() {
+        let rules = "deny = [\n { name = \"a\", version = \"<2\" },\n { crate = \"b@<2\" },\n]";
+        assert_eq!(lame_bans(rules), ["deny.toml:3: a range needs `name` and `version`, or it bans nothing"]);
+    }
+
+    #[test]
+    fn a_failing_cargo_command_is_a_finding() {
+        let layout = Layout::find().unwrap();
+        let report = cargo(&layout, &["no-such-command"], "advice", &Stop::default()).unwrap();
+        assert_eq!(report.findings, ["`cargo no-such-command` failed: advice"]);
+    }
 }

@@ -17,10 +17,9 @@ use crate::state::State;
 use crate::stop::Stop;
 
 /// Kafka's tools by the names of their shell scripts.
-const TOOLS: [(&str, &str); 13] = [
+const TOOLS: [(&str, &str); 12] = [
     ("acls", "org.apache.kafka.tools.AclCommand"),
     ("broker-api-versions", "org.apache.kafka.tools.BrokerApiVersionsCommand"),
-    ("cluster", "org.apache.kafka.tools.ClusterTool"),
     ("configs", "kafka.admin.ConfigCommand"),
     ("console-consumer", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
     ("console-producer", "org.apache.kafka.tools.ConsoleProducer"),

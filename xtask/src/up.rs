@@ -39,6 +39,9 @@ pub(crate) struct UpArgs {
     /// Builds and runs optimized programs.
     #[arg(long)]
     release: bool,
+    /// Starts Kafka and Postgres alone, for tests run by hand.
+    #[arg(long)]
+    servers: bool,
     /// Set for the process that runs behind `--detach`.
     #[arg(long, hide = true)]
     background: bool,
@@ -114,9 +117,26 @@ fn own(args: &UpArgs, layout: &Layout, instance: &Instance, stop: &Stop) -> Resu
 fn bring_up(context: Context<'_>, args: &UpArgs) -> Result<()> {
     let began = Instant::now();
     let sources = Sources::choose(args.docker);
-    servers::ensure_prerequisites(context.layout, &sources, &[Need::Compilers], context.stop)?;
+    if args.servers {
+        servers::ensure_prerequisites(context.layout, &sources, &[], context.stop)?;
+        servers::start(context, &sources, Tuning::Development)?;
+    } else {
+        bring_up_system(context, args, &sources)?;
+    }
+    context.board.change(|state| state.phase = Phase::Ready)?;
+    say::progress(&format!("Everything is ready after {:.1} s.", began.elapsed().as_secs_f64()));
+    welcome::print(&context.board.now());
+    if !args.background {
+        say::answer("\nLogs follow. Ctrl-C stops everything.");
+    }
+    Ok(())
+}
+
+/// Servers and build side by side, then databases, topics, keys, services, catalogue.
+fn bring_up_system(context: Context<'_>, args: &UpArgs, sources: &Sources) -> Result<()> {
+    servers::ensure_prerequisites(context.layout, sources, &[Need::Compilers], context.stop)?;
     let addresses = std::thread::scope(|scope| {
-        let servers = scope.spawn(|| servers::start(context, &sources, Tuning::Development));
+        let servers = scope.spawn(|| servers::start(context, sources, Tuning::Development));
         let built = binaries::build(context.layout, args.release, context.stop);
         if built.is_err() {
             // Do not wait for servers that nothing will use.
@@ -129,14 +149,7 @@ fn bring_up(context: Context<'_>, args: &UpArgs) -> Result<()> {
     services::apply_topics(context, &addresses, args.release)?;
     let key = keys::ensure(context.instance)?;
     let urls = start_services(context, &addresses, args.release)?;
-    seed::run(context, &urls, &key)?;
-    context.board.change(|state| state.phase = Phase::Ready)?;
-    say::progress(&format!("Everything is ready after {:.1} s.", began.elapsed().as_secs_f64()));
-    welcome::print(&context.board.now());
-    if !args.background {
-        say::answer("\nLogs follow. Ctrl-C stops everything.");
-    }
-    Ok(())
+    seed::run(context, &urls, &key)
 }
 
 fn start_services(

@@ -67,7 +67,7 @@ fn function(code: &str, at: usize, name_at: usize) -> Option<Function> {
     let body = body(&code[name_at..])?;
     // The braces' own lines count for neither the body nor its length, unless code stands on them.
     let lines = body.lines().filter(|line| !line.trim().is_empty()).count();
-    Some(Function { name, line: code[..at].lines().count().max(1), lines })
+    Some(Function { name, line: code[..at].matches('\n').count() + 1, lines })
 }
 
 /// What stands between a function's braces; `None` for a declaration without a body.

@@ -55,7 +55,12 @@ fn spawn(args: &UpArgs, log: &Path) -> Result<Child> {
     let own = std::env::current_exe().context("could not find this program's own file")?;
     let mut command = Command::new(own);
     command.arg("up").arg("--background");
-    let flags = [("--fresh", args.fresh), ("--docker", args.docker), ("--release", args.release)];
+    let flags = [
+        ("--fresh", args.fresh),
+        ("--docker", args.docker),
+        ("--release", args.release),
+        ("--servers", args.servers),
+    ];
     command.args(flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag));
     command.stdin(Stdio::null()).stdout(output).stderr(errors);
     command.spawn().context("could not start the background process")

@@ -1,5 +1,6 @@
 //! What `up` prints when everything is ready: addresses, and commands to copy.
 use crate::say;
+use crate::servers::{KAFKA_VARIABLE, POSTGRES_VARIABLE};
 use crate::state::State;
 
 use super::seed;
@@ -23,10 +24,13 @@ fn lines(state: &State) -> Vec<String> {
     }
     lines.push(format!("  {:<13} {kafka}", "Kafka"));
     lines.push(format!("  {:<13} {postgres}", "Postgres"));
-    if let Some(orders) = state.services.get("orders") {
-        lines.extend(order_commands(orders));
+    match state.services.get("orders") {
+        Some(orders) => {
+            lines.extend(order_commands(orders));
+            lines.extend(event_commands(kafka));
+        }
+        None => lines.extend(server_commands(kafka, postgres)),
     }
-    lines.extend(event_commands(kafka));
     lines
 }
 
@@ -55,5 +59,14 @@ fn event_commands(kafka: &str) -> Vec<String> {
             .to_owned(),
         format!("  kcat -b {kafka} -C -t orders.events -o beginning -e -f '%t[%p]@%o k=%k h=%h\\n'"),
         "More: cargo xtask status | logs | demo | psql orders | kafka topics --list | down".to_owned(),
+    ]
+}
+
+/// For a system of servers alone: what tests run by hand need.
+fn server_commands(kafka: &str, postgres: &str) -> Vec<String> {
+    vec![
+        String::new(),
+        "Let tests that are run by hand use them:".to_owned(),
+        format!("  export {KAFKA_VARIABLE}={kafka} {POSTGRES_VARIABLE}={postgres}"),
     ]
 }
