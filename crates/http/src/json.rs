@@ -43,6 +43,10 @@ where
         }
         let read = tokio::time::timeout(BODY_READ_TIMEOUT, Bytes::from_request(request, state)).await;
         match read {
+            // serde reads a struct from an array too, by position: that is no request anybody documented.
+            Ok(Ok(body)) if body.trim_ascii_start().starts_with(b"[") => {
+                Err(ApiError::field("", "invalid", "send a JSON object, not an array"))
+            }
             Ok(Ok(body)) => parse(&body).map(Json),
             Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(too_large()),
             Ok(Err(_)) => {

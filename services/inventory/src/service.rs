@@ -1,4 +1,4 @@
-//! Wires the service: its listener first, so that `/health` and `/ready` answer, then everything that needs servers.
+//! Wires the service: its keys and its listener first, so that `/health` and `/ready` answer, then all that needs servers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,13 +48,13 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<ExitReason> {
     let common = config.common;
     let pool = pool::connect(&common.postgres, NAME).context("DATABASE_URL can not be used")?;
-    let listener = TcpListener::bind(common.http_addr).await;
-    let listener =
-        listener.with_context(|| format!("WAYBILL_HTTP_ADDR {} can not be listened on", common.http_addr))?;
     let Some(verifier) = verifier(&common, &shutdown).await.context("WAYBILL_JWKS has no usable keys")?
     else {
         return Ok(ExitReason::Requested);
     };
+    let listener = TcpListener::bind(common.http_addr).await;
+    let listener =
+        listener.with_context(|| format!("WAYBILL_HTTP_ADDR {} can not be listened on", common.http_addr))?;
     let kafka = ConsumerConfig::new(
         &common.kafka_bootstrap,
         &common.topic_prefix,

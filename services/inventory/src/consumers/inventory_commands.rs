@@ -77,7 +77,7 @@ impl InventoryCommands {
     /// A handler whose replies carry this clock's time.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let help = "Commands obeyed or refused, by command and answer.";
+        let help = "Commands answered, by command and answer; a batch that is done again counts again.";
         Self {
             clock,
             answered: metrics::counter_vec("inventory_commands_total", help, &["command", "answer"]),
