@@ -30,7 +30,12 @@ pub(crate) fn router(
         .check("start", move || {
             let started = *is_started.borrow();
             async move {
-                if started { Ok(()) } else { Err("waiting for Postgres, Kafka and its topics".to_owned()) }
+                if started {
+                    Ok(())
+                } else {
+                    Err("waiting for Postgres, Kafka and its topics, or the JWKS: the log says for which"
+                        .to_owned())
+                }
             }
         });
     health::router(health)

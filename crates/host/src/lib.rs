@@ -1,7 +1,7 @@
 //! A service's process: what starts and stops in which order, the same for every service.
 //!
 //! 1. The listener, so that `/health` and `/ready` answer from the first moment; the API says 503 until 3 is done.
-//! 2. The keys that access tokens are verified with; a JWKS server that is away is waited for.
+//! 2. The keys that access tokens are verified with; a JWKS server that is away is waited for, `/ready` saying 503.
 //! 3. Postgres, its tables and partitions; Kafka and the topics as the manifest declares them. What is away is waited
 //!    for, and the log and `/ready` say for what.
 //! 4. The consumer, the upkeep of the tables, and the service's own workers.
@@ -12,6 +12,7 @@
 mod health;
 mod prepare;
 
+use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -90,17 +91,18 @@ impl Host {
         let listener = TcpListener::bind(common.http_addr).await;
         let listener = listener
             .with_context(|| format!("WAYBILL_HTTP_ADDR {} can not be listened on", common.http_addr))?;
-        let Some(verifier) =
-            prepare::verifier(&common, &shutdown).await.context("WAYBILL_JWKS has no usable keys")?
-        else {
-            return Ok(ExitReason::Requested);
-        };
+        tracing::info!(address = %listener.local_addr()?, "listening");
         let prefix = &common.topic_prefix;
         let kafka = ConsumerConfig::new(&common.kafka_bootstrap, prefix, handler.group(), service.reads);
         let (started, is_started) = watch::channel(false);
-        let api = api(Arc::new(verifier)).layer(from_fn_with_state(is_started.clone(), when_started));
-        let router = api.merge(health::router(&service, &pool, &kafka, is_started));
-        tracing::info!(address = %listener.local_addr()?, "listening");
+        let health = health::router(&service, &pool, &kafka, is_started.clone());
+        let keys = prepare::verifier(&common, &shutdown);
+        let (listener, verifier) = while_serving(listener, health.clone(), keys).await?;
+        let Some(verifier) = verifier.context("WAYBILL_JWKS has no usable keys")? else {
+            return Ok(ExitReason::Requested);
+        };
+        let api = api(Arc::new(verifier)).layer(from_fn_with_state(is_started, when_started));
+        let router = api.merge(health);
 
         let mut tasks = Tasks::new();
         tasks.spawn("http", serve::serve(listener, router, shutdown.clone(), Limits::default()));
@@ -114,6 +116,25 @@ impl Host {
         }
         Ok(tasks.run_until_shutdown(shutdown, common.shutdown_timeout).await)
     }
+}
+
+/// Waits for `work` and serves `router` meanwhile, on the same socket: who connects later finds the next router.
+async fn while_serving<T>(
+    listener: TcpListener,
+    router: Router,
+    work: impl Future<Output = T>,
+) -> anyhow::Result<(TcpListener, T)> {
+    let socket = listener.into_std()?;
+    let meanwhile = TcpListener::from_std(socket.try_clone()?)?;
+    let done = Shutdown::manual();
+    let serving = serve::serve(meanwhile, router, done.clone(), Limits::default());
+    let work = async {
+        let result = work.await;
+        done.request();
+        result
+    };
+    let ((), result) = tokio::join!(serving, work);
+    Ok((TcpListener::from_std(socket)?, result))
 }
 
 async fn consume<H: Handler>(config: ConsumerConfig, processor: InboxProcessor<H>, shutdown: Shutdown) {

@@ -43,9 +43,10 @@ where
         }
         let read = tokio::time::timeout(BODY_READ_TIMEOUT, Bytes::from_request(request, state)).await;
         match read {
-            // serde reads a struct from an array too, by position: that is no request anybody documented.
-            Ok(Ok(body)) if body.trim_ascii_start().starts_with(b"[") => {
-                Err(ApiError::field("", "invalid", "send a JSON object, not an array"))
+            Ok(Ok(body)) if is_positional(&body) => {
+                let message =
+                    "send JSON objects with named fields: an array may stand only as a field's value";
+                Err(ApiError::field("", "invalid", message))
             }
             Ok(Ok(body)) => parse(&body).map(Json),
             Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(too_large()),
@@ -92,6 +93,34 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     })?;
     deserializer.end().map_err(|error| refusal("", &error))?;
     Ok(value)
+}
+
+/// Whether an array stands where only an object belongs: as the body, or as an array's item.
+///
+/// serde reads a struct from an array too, by position: that is no request anybody documented.
+fn is_positional(body: &[u8]) -> bool {
+    let mut containers = vec![b'['];
+    let mut bytes = body.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => skip_string(&mut bytes),
+            b'[' if containers.last() == Some(&b'[') => return true,
+            b'[' | b'{' => containers.push(*byte),
+            b']' | b'}' => drop(containers.pop()),
+            _ => {}
+        }
+    }
+    false
+}
+
+fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
+    }
 }
 
 fn refusal(path: &str, error: &serde_json::Error) -> ApiError {
@@ -177,6 +206,17 @@ mod tests {
         assert_eq!(error.status, StatusCode::BAD_REQUEST);
         let detail = error.details.first();
         (error.code, detail.map(|d| d.path.clone()).unwrap_or_default(), detail.map_or("", |d| d.code))
+    }
+
+    #[test]
+    fn only_objects_hold_fields() {
+        for positional in [r#"[1]"#, r#" [{"a":1}]"#, r#"{"lines":[["TEA",2]]}"#, r#"{"a":[{"b":1}, [2]]}"#] {
+            assert!(is_positional(positional.as_bytes()), "{positional}");
+        }
+        for named in ["", "{}", "7", r#"{"lines":[{"a":["x"]}]}"#, r#"{"a":"[[","b":["\"[[","[["]}"#, "}}]]"]
+        {
+            assert!(!is_positional(named.as_bytes()), "{named}");
+        }
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 mod access;
 pub mod bodies;
-mod gate;
 mod parse;
 mod products;
 mod refusals;
@@ -12,9 +11,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
-use tokio::sync::watch;
 use utoipa::OpenApi;
 use waybill_http::auth::Verifier;
 use waybill_http::openapi::{self, Common};
@@ -28,8 +25,6 @@ pub struct AppState {
     pub context: Context,
     /// Who calls.
     pub verifier: Arc<Verifier>,
-    /// True once the tables are there; until then every request hears 503.
-    pub started: watch::Receiver<bool>,
 }
 
 impl FromRef<AppState> for Arc<Verifier> {
@@ -60,7 +55,6 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/products/{sku}/price", put(products::change_price))
         .route("/api/v1/stock/{sku}", get(stock::read))
         .route("/api/v1/stock/{sku}/receipts", post(stock::receive))
-        .layer(from_fn_with_state(state.started.clone(), gate::until_started))
         .with_state(state)
         .merge(openapi::route(document()))
 }

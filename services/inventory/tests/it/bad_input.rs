@@ -150,13 +150,3 @@ async fn callers_are_known_and_writers_are_admins() {
     }
     assert_eq!(world.rows().await, before, "nothing was written");
 }
-
-#[tokio::test]
-async fn before_the_tables_are_there_everybody_is_told_to_come_again() {
-    let world = World::new("bad_time").await;
-    world.started.send_replace(false);
-    assert_eq!(world.get("/products").await.refusal().0, 503);
-    assert_eq!(world.get("/openapi.json").await.status, 200, "the document needs no tables");
-    world.started.send_replace(true);
-    assert_eq!(world.get("/products").await.status, 200);
-}

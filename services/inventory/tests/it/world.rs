@@ -6,7 +6,6 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use uuid::Uuid;
 use waybill_http::auth::Verifier;
 use waybill_http::serve::{Limits, serve};
@@ -29,7 +28,6 @@ pub(crate) struct World {
     pub(crate) database: TestDatabase,
     pub(crate) tokens: Tokens,
     pub(crate) url: String,
-    pub(crate) started: watch::Sender<bool>,
     client: reqwest::Client,
     shutdown: Shutdown,
 }
@@ -65,13 +63,12 @@ impl World {
         let verifier = Verifier::load(&jwks, Tokens::ISSUER, Tokens::AUDIENCE).await.unwrap();
         let context =
             Context { pool: database.pool.clone(), topic_prefix: "".into(), clock: Arc::new(SystemClock) };
-        let (started, is_started) = watch::channel(true);
-        let state = AppState { context, verifier: Arc::new(verifier), started: is_started };
+        let state = AppState { context, verifier: Arc::new(verifier) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = Shutdown::manual();
         tokio::spawn(serve(listener, http::router(state), shutdown.clone(), Limits::default()));
-        Self { database, tokens, url, started, client: reqwest::Client::new(), shutdown }
+        Self { database, tokens, url, client: reqwest::Client::new(), shutdown }
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
