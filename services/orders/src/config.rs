@@ -14,7 +14,8 @@ const HTTP_ADDR_DEFAULT: &str = "127.0.0.1:8083";
 pub struct Config {
     /// What every service reads.
     pub common: Common,
-    /// `WAYBILL_ORDERS_STEP_DEADLINE_MS`, `WAYBILL_ORDERS_STEP_ATTEMPTS_MAX`, `WAYBILL_ORDERS_SAGA_DEADLINE_MS`.
+    /// `WAYBILL_ORDERS_STEP_DEADLINE_MS`, `WAYBILL_ORDERS_STEP_ATTEMPTS_MAX`, `WAYBILL_ORDERS_RETRY_ATTEMPTS_MAX`,
+    /// `WAYBILL_ORDERS_SAGA_DEADLINE_MS`.
     pub patience: Patience,
 }
 
@@ -35,9 +36,11 @@ fn read_patience(env: &mut Environment) -> Patience {
     let mut duration_ms = |name, default| Duration::from_millis(env.parsed_in(name, default, 1..=DAY_MS));
     let step_deadline = duration_ms("WAYBILL_ORDERS_STEP_DEADLINE_MS", Patience::STEP_DEADLINE_MS_DEFAULT);
     let saga_deadline = duration_ms("WAYBILL_ORDERS_SAGA_DEADLINE_MS", Patience::SAGA_DEADLINE_MS_DEFAULT);
-    let attempts_default = Patience::STEP_ATTEMPTS_MAX_DEFAULT;
-    let step_attempts_max = env.parsed_in("WAYBILL_ORDERS_STEP_ATTEMPTS_MAX", attempts_default, 1..=100);
-    Patience { step_deadline, step_attempts_max, saga_deadline }
+    let mut attempts = |name, default| env.parsed_in(name, default, 1..=100_u32);
+    let step_attempts_max = attempts("WAYBILL_ORDERS_STEP_ATTEMPTS_MAX", Patience::STEP_ATTEMPTS_MAX_DEFAULT);
+    let retry_attempts_max =
+        attempts("WAYBILL_ORDERS_RETRY_ATTEMPTS_MAX", Patience::RETRY_ATTEMPTS_MAX_DEFAULT);
+    Patience { step_deadline, step_attempts_max, retry_attempts_max, saga_deadline }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod config;
 pub mod consumers;
 pub mod domain;
 pub mod http;
+mod metrics;
 pub mod sagas;
 pub mod service;
 pub mod store;

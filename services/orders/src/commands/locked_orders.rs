@@ -10,7 +10,7 @@ use waybill_messaging::message::Message;
 
 use super::{CommandError, announce};
 use crate::domain::order::{Order, OrderEvent, Refused};
-use crate::store;
+use crate::{metrics, store};
 
 /// Locked orders by id.
 pub(super) struct LockedOrders {
@@ -62,6 +62,8 @@ impl LockedOrders {
     /// Saves what changed, in one statement; nothing changed, no statement.
     pub(super) async fn save(self, conn: &mut PgConnection) -> Result<(), CommandError> {
         let changed: Vec<&Order> = self.changed.iter().filter_map(|id| self.orders.get(id)).collect();
-        Ok(store::orders::orders_save(conn, &changed).await?)
+        store::orders::orders_save(conn, &changed).await?;
+        changed.iter().for_each(|order| metrics::changed_to(order.state.status()));
+        Ok(())
     }
 }

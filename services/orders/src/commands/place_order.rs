@@ -20,6 +20,7 @@ use waybill_telemetry::trace::TraceContext;
 use super::{CommandError, Context, announce};
 use crate::domain::order::{Order, PlacedOrder};
 use crate::domain::pricing::{Priced, PricingError, RequestedLine, price_lines};
+use crate::metrics;
 use crate::sagas::place_order::PlaceOrder as SagaData;
 use crate::store::placement::{Claim, Placement, groundwork, order_place};
 
@@ -83,6 +84,7 @@ pub async fn place_order(
             messages: new.messages,
         };
         if order_place(&mut conn, placement).await.map_err(CommandError::from)? {
+            metrics::changed_to(new.placed.order.state.status());
             return Ok(answer);
         }
     }

@@ -31,7 +31,6 @@ impl FromRef<Api> for Arc<Verifier> {
 }
 
 /// Everything under `/api/v1`, the OpenAPI document included.
-#[must_use]
 pub fn router(api: Api) -> Router {
     Router::new()
         .route("/api/v1/orders", post(orders::place).get(orders::list))

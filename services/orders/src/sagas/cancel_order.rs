@@ -42,9 +42,8 @@ impl From<&PlaceOrder> for CancelOrder {
 }
 
 /// The saga's steps, version 1.
-#[must_use]
 pub fn definition(patience: Patience) -> Definition<CancelOrder> {
-    let step = |name, act| Step::command(name, act, patience.step_deadline, patience.step_attempts_max);
+    let step = |name, act| Step::command(name, act, patience.step_deadline, patience.retry_attempts_max);
     Definition::named(NAME, 1)
         .deadline(patience.saga_deadline)
         .without_pivot()

@@ -38,8 +38,11 @@ pub const PAYMENT_ATTEMPT: i32 = 1;
 pub struct Patience {
     /// How long one command may stay unanswered before it is sent again.
     pub step_deadline: Duration,
-    /// How often a command is sent before the saga turns back, or past the pivot is `stuck` until an operator looks.
+    /// How often a command before the pivot is sent before the saga turns back.
     pub step_attempts_max: u32,
+    /// How often a command that must succeed (after the pivot, or on the way back) is sent before the saga is `stuck` until
+    /// an operator looks, or the late reply comes.
+    pub retry_attempts_max: u32,
     /// How long an order may stay PENDING before its saga turns back.
     pub saga_deadline: Duration,
 }
@@ -49,6 +52,8 @@ impl Patience {
     pub const STEP_DEADLINE_MS_DEFAULT: u64 = 30_000;
     /// 5 times: with the deadline above, two and a half minutes of a participant being away.
     pub const STEP_ATTEMPTS_MAX_DEFAULT: u32 = 5;
+    /// 10 times: the back-off between failures then adds up to some four minutes, silence to five.
+    pub const RETRY_ATTEMPTS_MAX_DEFAULT: u32 = 10;
     /// 5 minutes: a customer who waits longer for an answer has gone; authorizations are held for days.
     pub const SAGA_DEADLINE_MS_DEFAULT: u64 = 300_000;
 }
@@ -58,6 +63,7 @@ impl Default for Patience {
         Self {
             step_deadline: Duration::from_millis(Self::STEP_DEADLINE_MS_DEFAULT),
             step_attempts_max: Self::STEP_ATTEMPTS_MAX_DEFAULT,
+            retry_attempts_max: Self::RETRY_ATTEMPTS_MAX_DEFAULT,
             saga_deadline: Duration::from_millis(Self::SAGA_DEADLINE_MS_DEFAULT),
         }
     }

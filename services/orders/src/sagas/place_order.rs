@@ -49,18 +49,18 @@ pub struct PlaceOrder {
 }
 
 /// The saga's steps, version 1.
-#[must_use]
 pub fn definition(patience: Patience) -> Definition<PlaceOrder> {
-    let Patience { step_deadline, step_attempts_max, saga_deadline } = patience;
+    let Patience { step_deadline, step_attempts_max, retry_attempts_max, saga_deadline } = patience;
     let step = |name, act| Step::command(name, act, step_deadline, step_attempts_max);
-    let back = |act| Compensation::command(act, step_deadline, step_attempts_max);
+    let back = |act| Compensation::command(act, step_deadline, retry_attempts_max);
+    let retried = |name, act| Step::command(name, act, step_deadline, retry_attempts_max);
     Definition::named(NAME, 1)
         .deadline(saga_deadline)
         .compensatable(step(RESERVE_STOCK, reserve_stock), back(release_stock))
         .compensatable(step(AUTHORIZE_PAYMENT, authorize_payment), back(void_payment))
         .pivot(Step::local(CONFIRM))
-        .retriable(step(CAPTURE_PAYMENT, capture_payment))
-        .retriable(step(COMMIT_STOCK, commit_stock))
+        .retriable(retried(CAPTURE_PAYMENT, capture_payment))
+        .retriable(retried(COMMIT_STOCK, commit_stock))
         .build()
 }
 
@@ -80,7 +80,7 @@ fn authorize_payment(saga: &PlaceOrder) -> Made {
         customer_id: saga.customer_id,
         attempt: PAYMENT_ATTEMPT,
         amount_minor: saga.total_minor,
-        currency: saga.currency.clone(),
+        currency: saga.currency,
         payment_token: saga.payment_token.clone(),
     };
     draft(saga, &command)

@@ -1,0 +1,18 @@
+//! Promises of orders, on a real Postgres: placing, reading, cancelling, every way of both sagas, the program itself.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod backward;
+mod bad_input;
+mod cancelling;
+mod catalogue;
+mod deadlines;
+mod forward;
+mod openapi;
+mod participants;
+mod placing;
+mod process;
+mod reading;
+mod round_trips;
+mod storms;
+mod world;

@@ -1,0 +1,19 @@
+//! The committed OpenAPI document is the served one.
+
+use crate::world::World;
+
+#[tokio::test]
+async fn the_committed_document_is_current_and_served() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+    let current = waybill_orders::http::openapi::document().to_pretty_json().unwrap() + "\n";
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        committed == current,
+        "services/orders/openapi.json is not current: \
+         cargo run -p waybill-orders -- --openapi > services/orders/openapi.json"
+    );
+    assert!(current.contains("\"openapi\": \"3.1"));
+    let world = World::new("openapi").await;
+    let served = world.get("/openapi.json").await;
+    assert_eq!(served.json(), serde_json::from_str::<serde_json::Value>(&current).unwrap());
+}
