@@ -57,7 +57,7 @@ pub struct StockReserved {
 pub struct StockRejected {
     /// The order; also the key of the record.
     pub order_id: OrderId,
-    /// Machine-readable code, for example `insufficient_stock`, `unknown_sku` or `released`. New codes may appear.
+    /// Machine-readable code, for example `insufficient_stock`, `unknown_sku` or `cancelled`. New codes may appear.
     pub reason: String,
     /// The first SKU that could not be reserved; null when the reason concerns no single one.
     pub sku: Option<Sku>,

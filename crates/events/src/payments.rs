@@ -73,7 +73,7 @@ pub struct PaymentDeclined {
     pub order_id: OrderId,
     /// Which payment of the order, from 1 up.
     pub attempt: i32,
-    /// Machine-readable code, for example `declined` or `voided`. New codes may appear.
+    /// Machine-readable code, for example `card_declined` or `voided`. New codes may appear.
     pub reason: String,
 }
 
