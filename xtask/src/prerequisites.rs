@@ -20,6 +20,7 @@ pub(crate) enum Need {
     Xz,
     Compilers,
     CargoDeny,
+    Python,
 }
 
 /// One missing piece: what, why, and the package that brings it.
@@ -71,6 +72,7 @@ impl Need {
                 absent("xz", "xz", "PostgreSQL's archive is packed with it", Get::Package("xz-utils", "xz"))
             }
             Self::Compilers => compilers_missing(),
+            Self::Python => python_missing().into_iter().collect(),
             Self::CargoDeny => {
                 let why = "the lint checks licences, bans and sources with it";
                 absent("cargo-deny", "cargo-deny", why, Get::Cargo(CARGO_DENY))
@@ -109,6 +111,18 @@ fn parse_java_version(told: &str) -> Option<u32> {
 pub(crate) fn java() -> std::path::PathBuf {
     let home = std::env::var_os("JAVA_HOME").map(|home| std::path::PathBuf::from(home).join("bin/java"));
     home.filter(|java| java.is_file()).unwrap_or_else(|| "java".into())
+}
+
+/// A Python that can make virtual environments.
+fn python_missing() -> Option<Missing> {
+    let able = Command::new("python3").args(["-c", "import venv, ensurepip"]).output();
+    let able = able.is_ok_and(|output| output.status.success());
+    let why = "a test reads our topics with an Avro implementation that is not ours";
+    (!able).then_some(Missing {
+        what: "python3 with venv",
+        why,
+        get: Get::Package("python3-venv", "python3"),
+    })
 }
 
 /// What building librdkafka and its TLS from source takes.

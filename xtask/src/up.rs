@@ -77,6 +77,22 @@ pub(crate) fn run(args: &UpArgs) -> Result<ExitCode> {
     own(args, &layout, &instance, &stop)
 }
 
+/// Starts the system behind this command and returns once it is ready.
+pub(crate) fn start_in_background(instance: &Instance) -> Result<()> {
+    let args = UpArgs {
+        detach: true,
+        fresh: false,
+        docker: false,
+        release: false,
+        servers: false,
+        background: false,
+    };
+    if detach::run(&args, instance)? != ExitCode::SUCCESS {
+        bail!(Stopped);
+    }
+    Ok(())
+}
+
 fn running(instance: &Instance) -> Result<Option<State>> {
     Ok(State::read(instance)?.filter(|state| state.owner.alive()))
 }

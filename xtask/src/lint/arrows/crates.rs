@@ -7,15 +7,17 @@ use serde::Deserialize;
 use crate::binaries;
 use crate::layout::Layout;
 
-const MECHANISM: [&str; 7] = ["saga", "outbox", "messaging", "telemetry", "runtime", "http", "events"];
+const MECHANISM: [&str; 8] =
+    ["host", "saga", "outbox", "messaging", "telemetry", "runtime", "http", "events"];
 
 /// Each member's folder with the members of `crates/` that it may use. A service may use all of the mechanism.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("services/orders", &MECHANISM),
     ("services/inventory", &MECHANISM),
     ("services/payments", &MECHANISM),
     ("outbox-relay", &["messaging", "runtime", "telemetry", "http"]),
     ("crates/events", &["messaging"]),
+    ("crates/host", &["http", "outbox", "messaging", "telemetry", "runtime"]),
     ("crates/saga", &["outbox", "messaging", "telemetry", "runtime"]),
     ("crates/outbox", &["messaging", "telemetry", "runtime"]),
     ("crates/messaging", &["telemetry", "runtime"]),
