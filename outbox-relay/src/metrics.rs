@@ -1,0 +1,98 @@
+//! What one database's relay measures; docs/relay.md explains each.
+
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use waybill_telemetry::metrics::{SIZE_BUCKETS, counter_vec, gauge_vec, histogram_vec, int_gauge_vec};
+
+/// The metrics of one database, its label already applied.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Age of the oldest row read and not acknowledged.
+    pub oldest_age_seconds: Gauge,
+    /// Rows known to wait.
+    pub backlog_rows: IntGauge,
+    /// Rows handed to Kafka and not acknowledged.
+    pub in_flight_rows: IntGauge,
+    /// Rows acknowledged.
+    pub rows: IntCounter,
+    /// Their keys, headers and payloads.
+    pub bytes: IntCounter,
+    /// Rows of each read that found some.
+    pub piece_rows: Histogram,
+    /// Deliveries that failed for good and made the producer start again.
+    pub produce_errors: IntCounter,
+    /// 1 while this process holds the lease.
+    pub lease_held: IntGauge,
+    /// Leases taken.
+    pub leases: IntCounter,
+    /// Transactions between the stored position and the newest snapshot read.
+    pub position_lag: IntGauge,
+    /// Positions stored.
+    pub positions: IntCounter,
+    rounds: IntCounterVec,
+    faults: IntGaugeVec,
+    database: String,
+}
+
+impl Metrics {
+    /// The metrics of the database of this name.
+    #[must_use]
+    pub fn of(database: &str) -> Self {
+        let gauge = |name: &str, help: &str| {
+            int_gauge_vec(&format!("outbox_relay_{name}"), help, &["database"]).with_label_values(&[database])
+        };
+        let counter = |name: &str, help: &str| {
+            counter_vec(&format!("outbox_relay_{name}"), help, &["database"]).with_label_values(&[database])
+        };
+        let age = gauge_vec(
+            "outbox_relay_oldest_unpublished_age_seconds",
+            "Age of the oldest row read and not acknowledged, by the database's clock; 0 when there is none.",
+            &["database"],
+        );
+        let piece = histogram_vec(
+            "outbox_relay_piece_rows",
+            "Rows of each read that found some.",
+            &["database"],
+            SIZE_BUCKETS,
+        );
+        Self {
+            oldest_age_seconds: age.with_label_values(&[database]),
+            backlog_rows: gauge("backlog_rows", "Rows of the round being read that are not acknowledged."),
+            in_flight_rows: gauge("in_flight_rows", "Rows handed to Kafka and not acknowledged."),
+            rows: counter("published_rows_total", "Rows acknowledged by Kafka, repeats included."),
+            bytes: counter("published_bytes_total", "Keys, headers and payloads acknowledged by Kafka."),
+            piece_rows: piece.with_label_values(&[database]),
+            produce_errors: counter(
+                "produce_errors_total",
+                "Deliveries that failed and made the producer start again.",
+            ),
+            lease_held: gauge("lease_held", "1 while this process holds the lease of this database."),
+            leases: counter("leases_total", "Leases taken by this process."),
+            position_lag: gauge(
+                "position_lag_transactions",
+                "Transactions between the stored position and the newest snapshot read.",
+            ),
+            positions: counter("positions_stored_total", "Writes of the position."),
+            rounds: counter_vec(
+                "outbox_relay_rounds_total",
+                "Rounds begun: empty, small (one read) or large.",
+                &["database", "size"],
+            ),
+            faults: int_gauge_vec(
+                "outbox_relay_fault",
+                "1 while this keeps the relay from publishing.",
+                &["database", "kind"],
+            ),
+            database: database.to_owned(),
+        }
+    }
+
+    /// A round began: `empty`, `small` or `large`.
+    pub fn round(&self, size: &str) {
+        self.rounds.with_label_values(&[self.database.as_str(), size]).inc();
+    }
+
+    /// A fault of this kind is there, or gone.
+    pub fn fault(&self, kind: &str, present: bool) {
+        self.faults.with_label_values(&[self.database.as_str(), kind]).set(i64::from(present));
+    }
+}

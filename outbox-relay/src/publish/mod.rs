@@ -1,0 +1,10 @@
+//! The Kafka side: a threaded producer that keeps order and never gives a row up, and the record of what landed.
+
+mod context;
+mod headers;
+mod landing;
+mod producer;
+
+pub use headers::headers;
+pub use landing::{Failure, Landing, Tag};
+pub use producer::{Producer, ProducerError, Send, TopicCheck};

@@ -1,0 +1,179 @@
+//! A threaded librdkafka producer, told to keep order and to give nothing up.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer};
+use tokio::task::JoinHandle;
+
+use super::context::Context;
+use super::headers::headers;
+use super::landing::{Landing, Tag};
+use crate::store::{Row, StoreError};
+
+/// How long a question about a topic or the cluster may take; asked on a thread of its own.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a row could not be handed over.
+#[derive(Debug, thiserror::Error)]
+pub enum ProducerError {
+    /// librdkafka does not accept the settings.
+    #[error("the Kafka settings are not accepted")]
+    Settings(#[source] KafkaError),
+    /// librdkafka does not take the row.
+    #[error("row {id} can not be handed to Kafka")]
+    Refused {
+        /// The row's id.
+        id: i64,
+        /// Why.
+        #[source]
+        source: KafkaError,
+    },
+    /// The row is not what the table promises.
+    #[error("row {id} can not be read")]
+    BadRow {
+        /// The row's id.
+        id: i64,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// Its headers are no JSON object.
+    #[error("the headers of row {id} are no JSON object")]
+    BadHeaders {
+        /// The row's id.
+        id: i64,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// What became of a row handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Send {
+    /// Taken.
+    Taken,
+    /// The producer's queue is full: try again when something landed.
+    Full,
+}
+
+/// What is known of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicCheck {
+    /// It exists and may be described.
+    Exists,
+    /// The broker says why not.
+    Missing(String),
+    /// Nobody answers.
+    Away(String),
+}
+
+/// One producer's life: until a delivery fails or the lease is lost.
+pub struct Producer {
+    inner: Arc<ThreadedProducer<Context>>,
+    landing: Arc<Landing>,
+    topics: HashSet<String>,
+}
+
+impl Producer {
+    /// Starts librdkafka's threads; connects in the background.
+    ///
+    /// # Errors
+    /// [`ProducerError::Settings`].
+    pub fn start(config: &ClientConfig, landing: Landing) -> Result<Self, ProducerError> {
+        let landing = Arc::new(landing);
+        let context = Context { landing: Arc::clone(&landing) };
+        let inner =
+            ThreadedProducer::from_config_and_context(config, context).map_err(ProducerError::Settings)?;
+        Ok(Self { inner: Arc::new(inner), landing, topics: HashSet::new() })
+    }
+
+    /// What landed.
+    #[must_use]
+    pub fn landing(&self) -> &Arc<Landing> {
+        &self.landing
+    }
+
+    /// Whether the topic was found to exist in this producer's life.
+    #[must_use]
+    pub fn knows(&self, topic: &str) -> bool {
+        self.topics.contains(topic)
+    }
+
+    /// Asks the broker about a topic, so that a missing one is found before anything passes it. Tell
+    /// [`Producer::learn`] of one that exists.
+    pub fn check_topic(&self, topic: &str) -> impl Future<Output = TopicCheck> + std::marker::Send + 'static {
+        let (producer, name) = (Arc::clone(&self.inner), topic.to_owned());
+        let question = tokio::task::spawn_blocking(move || topic_check(&producer, &name));
+        async move { question.await.unwrap_or_else(|error| TopicCheck::Away(error.to_string())) }
+    }
+
+    /// The topic exists.
+    pub fn learn(&mut self, topic: &str) {
+        self.topics.insert(topic.to_owned());
+    }
+
+    /// Asks in the background whether a broker answers; one that does is told to the landing.
+    pub fn probe(&self) -> JoinHandle<()> {
+        let (producer, landing) = (Arc::clone(&self.inner), Arc::clone(&self.landing));
+        let topic = self.topics.iter().next().cloned();
+        tokio::task::spawn_blocking(move || {
+            let answers = match topic {
+                Some(topic) => producer.client().fetch_metadata(Some(&topic), QUESTION_TIMEOUT).is_ok(),
+                None => producer.client().fetch_cluster_id(QUESTION_TIMEOUT).is_some(),
+            };
+            if answers {
+                landing.brokers_answer();
+            }
+        })
+    }
+
+    /// Hands a row over without waiting.
+    ///
+    /// # Errors
+    /// When the row can never be taken; a full queue is no error.
+    pub fn send(&self, row: &Row, tag: Tag) -> Result<Send, ProducerError> {
+        let id = row.id();
+        let bad_row = |source| ProducerError::BadRow { id, source };
+        let headers = headers(row.headers().map_err(bad_row)?);
+        let record = BaseRecord::<[u8], [u8], usize> {
+            topic: row.topic().map_err(bad_row)?,
+            partition: None,
+            payload: row.payload().map_err(bad_row)?,
+            key: row.key().map_err(bad_row)?,
+            timestamp: Some(row.created_at_us() / 1000),
+            headers: headers.map_err(|source| ProducerError::BadHeaders { id, source })?,
+            delivery_opaque: tag.pack(),
+        };
+        match self.inner.send(record) {
+            Ok(()) => Ok(Send::Taken),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(Send::Full),
+            Err((source, _)) => Err(ProducerError::Refused { id, source }),
+        }
+    }
+
+    /// Ends its life: what is still in it is thrown away. Returns at once, librdkafka ends on another thread.
+    pub fn end(self) {
+        self.inner.purge(PurgeConfig::default().queue().inflight());
+        tokio::task::spawn_blocking(move || drop(self));
+    }
+}
+
+fn topic_check(producer: &ThreadedProducer<Context>, name: &str) -> TopicCheck {
+    let metadata = match producer.client().fetch_metadata(Some(name), QUESTION_TIMEOUT) {
+        Ok(metadata) => metadata,
+        Err(error) => return TopicCheck::Away(error.to_string()),
+    };
+    let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
+        return TopicCheck::Missing("the broker does not know it".to_owned());
+    };
+    match topic.error() {
+        None if topic.partitions().is_empty() => TopicCheck::Missing("it has no partitions yet".to_owned()),
+        None => TopicCheck::Exists,
+        Some(code) => TopicCheck::Missing(RDKafkaErrorCode::from(code).to_string()),
+    }
+}

@@ -1,0 +1,132 @@
+//! How a database's relay is: what `/ready` says, each fault told once in the log.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::metrics::Metrics;
+
+/// What keeps rows from being published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultKind {
+    /// Postgres is away, refuses, or lacks the tables.
+    Postgres,
+    /// The stored position or the rows belong to another cluster.
+    Position,
+    /// No broker answers.
+    Kafka,
+    /// A topic is missing or not allowed.
+    Topic,
+    /// A row was refused.
+    Delivery,
+}
+
+impl FaultKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Postgres, Self::Position, Self::Kafka, Self::Topic, Self::Delivery];
+
+    /// Its name in metrics and on `/ready`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Position => "position",
+            Self::Kafka => "kafka",
+            Self::Topic => "topic",
+            Self::Delivery => "delivery",
+        }
+    }
+}
+
+/// What the relay of one database does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It has not come to its database yet.
+    Starting,
+    /// Another relay holds the lease; this one takes over when it runs out.
+    Standby {
+        /// Who holds it.
+        owner: String,
+    },
+    /// It holds the lease.
+    Publishing,
+}
+
+struct State {
+    phase: Phase,
+    faults: BTreeMap<FaultKind, String>,
+}
+
+/// Shared by the task that works and the listener that tells.
+pub struct Status {
+    database: String,
+    metrics: Metrics,
+    state: Mutex<State>,
+}
+
+impl Status {
+    /// Of the database of this name.
+    #[must_use]
+    pub fn new(database: &str, metrics: Metrics) -> Self {
+        for kind in FaultKind::ALL {
+            metrics.fault(kind.name(), false);
+        }
+        let state = Mutex::new(State { phase: Phase::Starting, faults: BTreeMap::new() });
+        Self { database: database.to_owned(), metrics, state }
+    }
+
+    /// A fault: logged when it is new or its text is.
+    pub fn fault(&self, kind: FaultKind, text: &str) {
+        let mut state = self.lock();
+        if state.faults.get(&kind).is_none_or(|known| known != text) {
+            tracing::error!(database = self.database, fault = kind.name(), "{text}");
+            state.faults.insert(kind, text.to_owned());
+            self.metrics.fault(kind.name(), true);
+        }
+    }
+
+    /// The fault of this kind is gone.
+    pub fn clear(&self, kind: FaultKind) {
+        if self.lock().faults.remove(&kind).is_some() {
+            tracing::info!(database = self.database, fault = kind.name(), "mended");
+            self.metrics.fault(kind.name(), false);
+        }
+    }
+
+    /// The phase begins: logged when it is another.
+    pub fn enter(&self, phase: Phase) {
+        let mut state = self.lock();
+        if state.phase == phase {
+            return;
+        }
+        match &phase {
+            Phase::Starting => {}
+            Phase::Standby { owner } => {
+                tracing::info!(database = self.database, owner, "another relay publishes; this one waits");
+            }
+            Phase::Publishing => tracing::info!(database = self.database, "this relay publishes"),
+        }
+        self.metrics.lease_held.set(i64::from(phase == Phase::Publishing));
+        state.phase = phase;
+    }
+
+    /// For `/ready`: why rows are not published, or not taken over when they should be.
+    ///
+    /// # Errors
+    /// With the reason.
+    pub fn ready(&self) -> Result<(), String> {
+        let state = self.lock();
+        if !state.faults.is_empty() {
+            let faults = state.faults.iter().map(|(kind, text)| format!("{}: {text}", kind.name()));
+            return Err(faults.collect::<Vec<_>>().join("; "));
+        }
+        if state.phase == Phase::Starting {
+            Err("has not come to its database yet".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,270 @@
+//! Reads the outbox: a poll, the extent of a large round, its pieces. Every statement is short and stands alone.
+//!
+//! The session's planner is told to go by indexes only: a plan that once fitted an empty partition would otherwise be
+//! kept while the partition grows by millions of rows. `tests/it/plans.rs` looks at the plans.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::Row as _;
+use sqlx::postgres::{PgConnectOptions, PgRow};
+
+use super::{Row, Session, StoreError};
+use crate::core::round::{Extent, Round};
+use crate::core::snapshot::{Difference, Snapshot, Xid};
+
+/// Go by indexes, plan once, stay in one process, do not compile: the statements are few, short and known.
+pub const SETTINGS: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set enable_sort = off; \
+    set plan_cache_mode = force_generic_plan; set jit = off; set max_parallel_workers_per_gather = 0";
+
+/// A snapshot and, if they fit in one piece, the rows it sees and `$1`, `$2` (upper edge and running transactions of
+/// the last one) did not. Under READ COMMITTED `pg_current_snapshot()` is the snapshot of the statement it stands in,
+/// so what the statement sees needs no further test. Each index read stops at one row more than a piece.
+pub const POLL: &str = "
+with fresh as materialized (
+    (select id, topic, key, headers, payload, created_at, xid,
+            coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + pg_column_size(headers) as bytes
+     from outbox where xid >= $1::text::xid8 order by xid limit $3::bigint)
+    union all
+    (select id, topic, key, headers, payload, created_at, xid,
+            coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + pg_column_size(headers) as bytes
+     from outbox where xid = any ($2::text::xid8[]) order by xid limit $3::bigint)
+), total as materialized (
+    select count(*) as rows, coalesce(sum(bytes), 0) as bytes,
+           coalesce(bool_or(xid >= pg_snapshot_xmax(pg_current_snapshot())), false) as foreign_rows
+    from fresh
+)
+select null::bigint as id, null::text as topic, null::bytea as key, null::json as headers, null::bytea as payload,
+       null::timestamptz as created_at,
+       concat_ws(' ', pg_current_snapshot(), rows < $3::bigint and bytes <= $4::bigint, foreign_rows,
+                 (extract(epoch from clock_timestamp()) * 1000000)::bigint) as head
+from total
+union all
+select * from (
+    select fresh.id, topic, key, headers, payload, created_at, null::text
+    from fresh, total
+    where total.rows < $3::bigint and total.bytes <= $4::bigint
+    order by fresh.id
+) as ordered";
+
+/// How far the rest of a round reaches: `$1 <= xid < $2` without `$3` began after the first snapshot, `$4` were
+/// running in it and have finished. One pass over an index, no row of the table is sent.
+pub const MEASURE: &str = "
+with begun as (
+    select count(*) as rows, min(id) as low, max(id) as high
+    from outbox
+    where xid >= $1::text::xid8 and xid < $2::text::xid8 and xid <> all ($3::text::xid8[]) and id > $5
+), finished as (
+    select one.xid, own.rows, own.high
+    from unnest($4::text::xid8[]) as one (xid)
+    cross join lateral (
+        select count(*) as rows, max(id) as high from outbox where outbox.xid = one.xid and id > $5
+    ) as own
+    where own.rows > 0
+)
+select begun.rows + coalesce((select sum(rows) from finished), 0)::bigint as rows,
+       begun.low,
+       greatest(begun.high, (select max(high) from finished)) as high,
+       coalesce((select string_agg(xid::text, ',') from finished), '') as finished
+from begun";
+
+/// The next rows of a round by id: two streams, each read in the order of its index, merged. `$5` is the last id read,
+/// `$6` the lowest id of those that began, less one, `$7` the highest id of the round.
+pub const PIECE: &str = "
+select id, topic, key, headers, payload, created_at
+from (
+    select *, sum(bytes) over (order by id rows unbounded preceding) - bytes as bytes_before
+    from (
+        (select id, topic, key, headers, payload, created_at,
+                coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + pg_column_size(headers) as bytes
+         from outbox
+         where id > greatest($5::bigint, $6::bigint) and id <= $7
+           and xid >= $1::text::xid8 and xid < $2::text::xid8 and xid <> all ($3::text::xid8[])
+         order by id limit $8::bigint)
+        union all
+        (select own.*
+         from unnest($4::text::xid8[]) as one (xid)
+         cross join lateral (
+             select id, topic, key, headers, payload, created_at,
+                    coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + pg_column_size(headers)
+                        as bytes
+             from outbox where outbox.xid = one.xid and id > $5 and id <= $7
+             order by id limit $8::bigint
+         ) as own
+         order by id limit $8::bigint)
+        order by id limit $8::bigint
+    ) as next
+) as sized
+where bytes_before < $9::bigint
+order by id";
+
+/// How much is read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Rows of a piece.
+    pub rows_max: u32,
+    /// Bytes of a piece; its last row may pass them.
+    pub bytes_max: u32,
+}
+
+/// What a poll answers.
+#[derive(Debug)]
+pub struct Poll {
+    /// The snapshot it took.
+    pub now: Arc<Snapshot>,
+    /// Every row of the difference by id; `None` when they are more than a piece.
+    pub rows: Option<Vec<Row>>,
+    /// The database's clock, microseconds since 1970.
+    pub clock_us: i64,
+}
+
+/// Why reading failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReaderError {
+    /// A statement failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Rows of transactions that this server has not had: another cluster wrote them.
+    #[error(
+        "the outbox holds rows of transactions that this server has not had yet: the table was moved here from \
+         another server (dump and restore). Nothing is published until they are mended: docs/relay.md, \"After a \
+         restore\""
+    )]
+    ForeignRows,
+}
+
+/// A connection that reads.
+pub struct Reader {
+    session: Session,
+    bounds: Bounds,
+}
+
+impl Reader {
+    /// Connects. `statement_timeout` bounds each statement; the longest is [`Reader::measure`].
+    ///
+    /// # Errors
+    /// [`StoreError::Away`] and its kin.
+    pub async fn connect(
+        options: &PgConnectOptions,
+        bounds: Bounds,
+        statement_timeout: Duration,
+    ) -> Result<Self, StoreError> {
+        let session = Session::connect(options, statement_timeout, SETTINGS).await?;
+        Ok(Self { session, bounds })
+    }
+
+    /// A new snapshot, and the rows it sees that `from` did not. No more than one round trip.
+    ///
+    /// # Errors
+    /// [`ReaderError::ForeignRows`], and whatever the statement meets.
+    pub async fn poll(&mut self, from: &Snapshot) -> Result<Poll, ReaderError> {
+        let query = sqlx::query(POLL)
+            .bind(from.xmax().to_string())
+            .bind(list(from.running()))
+            .bind(i64::from(self.bounds.rows_max) + 1)
+            .bind(i64::from(self.bounds.bytes_max));
+        let rows = self.session.bounded(async |connection| query.fetch_all(connection).await).await?;
+        let mut rows = rows.into_iter();
+        let head =
+            rows.next().ok_or_else(|| StoreError::Unreadable("a poll without a first row".to_owned()))?;
+        let head = Head::read(&head)?;
+        if head.foreign_rows {
+            return Err(ReaderError::ForeignRows);
+        }
+        let rows = rows.map(Row::new).collect::<Result<Vec<_>, _>>()?;
+        Ok(Poll { now: Arc::new(head.now), rows: head.fits.then_some(rows), clock_us: head.clock_us })
+    }
+
+    /// How far the rest of a large round reaches; `None` when no row is left.
+    ///
+    /// # Errors
+    /// Whatever the statement meets.
+    pub async fn measure(&mut self, round: &Round) -> Result<Option<Extent>, ReaderError> {
+        let difference = Difference::between(&round.from, &round.to);
+        let query = sqlx::query(MEASURE)
+            .bind(difference.begun_from.to_string())
+            .bind(difference.begun_below.to_string())
+            .bind(list(&difference.begun_except))
+            .bind(list(&difference.finished))
+            .bind(round.after);
+        let row = self.session.bounded(async |connection| query.fetch_one(connection).await).await?;
+        Ok(extent(&row)?)
+    }
+
+    /// The next rows of a large round, by id; none when it is at its end.
+    ///
+    /// # Errors
+    /// Whatever the statement meets.
+    pub async fn piece(&mut self, round: &Round, extent: &Extent) -> Result<Vec<Row>, ReaderError> {
+        let difference = Difference::between(&round.from, &round.to);
+        let query = sqlx::query(PIECE)
+            .bind(difference.begun_from.to_string())
+            .bind(difference.begun_below.to_string())
+            .bind(list(&difference.begun_except))
+            .bind(list(&extent.finished))
+            .bind(round.after)
+            .bind(extent.begun_low_id.saturating_sub(1))
+            .bind(extent.high_id)
+            .bind(i64::from(self.bounds.rows_max))
+            .bind(i64::from(self.bounds.bytes_max));
+        let rows = self.session.bounded(async |connection| query.fetch_all(connection).await).await?;
+        Ok(rows.into_iter().map(Row::new).collect::<Result<_, _>>()?)
+    }
+}
+
+/// The first row of a poll: the snapshot, whether everything fits, whether rows are foreign, the clock.
+struct Head {
+    now: Snapshot,
+    fits: bool,
+    foreign_rows: bool,
+    clock_us: i64,
+}
+
+impl Head {
+    fn read(row: &PgRow) -> Result<Self, StoreError> {
+        let text: &str = row.try_get("head")?;
+        let wrong = || StoreError::Unreadable(format!("{text:?} is no head of a poll"));
+        let mut parts = text.split(' ');
+        let mut next = || parts.next().ok_or_else(wrong);
+        Ok(Self {
+            now: next()?.parse().map_err(|_| wrong())?,
+            fits: next()? == "t",
+            foreign_rows: next()? == "t",
+            clock_us: next()?.parse().map_err(|_| wrong())?,
+        })
+    }
+}
+
+fn extent(row: &PgRow) -> Result<Option<Extent>, StoreError> {
+    let (rows, low, high) = (
+        row.try_get::<i64, _>("rows")?,
+        row.try_get::<Option<i64>, _>("low")?,
+        row.try_get::<Option<i64>, _>("high")?,
+    );
+    let Some(high_id) = high else { return Ok(None) };
+    let finished: &str = row.try_get("finished")?;
+    let finished = finished.split(',').filter(|xid| !xid.is_empty()).map(|xid| {
+        xid.parse::<Xid>().map_err(|_| StoreError::Unreadable(format!("{xid:?} is no transaction id")))
+    });
+    Ok(Some(Extent {
+        rows: u64::try_from(rows).unwrap_or_default(),
+        // None began: the first stream is empty.
+        begun_low_id: low.unwrap_or(high_id.saturating_add(1)),
+        high_id,
+        finished: finished.collect::<Result<_, _>>()?,
+    }))
+}
+
+/// An array literal of transaction ids.
+fn list(xids: &[Xid]) -> String {
+    let mut text = String::with_capacity(2 + xids.len() * 12);
+    text.push('{');
+    for (place, xid) in xids.iter().enumerate() {
+        if place > 0 {
+            text.push(',');
+        }
+        text.push_str(&xid.to_string());
+    }
+    text.push('}');
+    text
+}

@@ -1,0 +1,163 @@
+//! One database's relay: takes the lease, reads and publishes under it, begins again after a fault.
+//!
+//! Nothing is remembered from one tenure of the lease to the next, nor over a broken connection: a database that
+//! crashed may give out again the transaction ids of which nothing durable speaks, and then only its stored position
+//! is right (`tests/it/model` shows the row that is lost otherwise).
+
+mod publishing;
+mod reading;
+mod tenure;
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::ClientConfig;
+use waybill_runtime::lifecycle::Shutdown;
+use waybill_runtime::retry::Backoff;
+
+use crate::config::{Config, Database, Tuning};
+use crate::core::lease::Lease;
+use crate::core::position::Position;
+use crate::metrics::Metrics;
+use crate::status::{FaultKind, Phase, Status};
+use crate::store::{Grant, Keeper, KeeperError};
+use publishing::Publishing;
+use tenure::{End, Tenure};
+
+/// First and longest pause after a tenure ended in a fault.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often one that waits asks for the lease: a clean hand-over is taken up within this time.
+const STANDBY_PAUSE: Duration = Duration::from_millis(250);
+
+/// The relay of one database.
+pub struct Worker {
+    database: Database,
+    tuning: Tuning,
+    kafka: ClientConfig,
+    owner: String,
+    shutdown: Shutdown,
+    /// How long rows on their way are waited for at the end.
+    drain: Duration,
+    status: Arc<Status>,
+    metrics: Metrics,
+    /// Beginning of this worker's monotonic clock.
+    started: Instant,
+    /// After a failed delivery the next tenure's first row travels alone, so that nothing passes it.
+    first_row_alone: bool,
+}
+
+impl Worker {
+    /// For one of the configuration's databases.
+    #[must_use]
+    pub fn new(config: &Config, database: &Database, shutdown: Shutdown) -> Self {
+        let metrics = Metrics::of(&database.name);
+        // Time to store the position and to close what is open.
+        let closing = Duration::from_millis(1_500).min(config.shutdown_timeout / 2);
+        Self {
+            database: database.clone(),
+            tuning: config.tuning,
+            kafka: config.kafka.clone(),
+            owner: config.owner.clone(),
+            shutdown,
+            drain: config.shutdown_timeout.saturating_sub(closing),
+            status: Arc::new(Status::new(&database.name, metrics.clone())),
+            metrics,
+            started: Instant::now(),
+            first_row_alone: false,
+        }
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status)
+    }
+
+    /// Works until the shutdown is requested.
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+        while !self.shutdown.is_requested() {
+            let end = self.tenure().await;
+            self.tell(&end);
+            if end.progress {
+                backoff.reset();
+            }
+            self.first_row_alone =
+                matches!(end.why, End::Delivery(_)) || (self.first_row_alone && !end.progress);
+            self.shutdown.sleep(backoff.next_wait()).await;
+        }
+    }
+
+    /// From connecting to the loss of the lease, a fault or the shutdown.
+    async fn tenure(&mut self) -> Tenure {
+        match self.lease().await {
+            Ok(Some((keeper, lease, position))) => {
+                self.metrics.leases.inc();
+                self.status.enter(Phase::Publishing);
+                let tenure = Publishing::run(self, keeper, lease, position).await;
+                self.status.enter(Phase::Starting);
+                tenure
+            }
+            Ok(None) => Tenure { why: End::Shutdown, progress: false },
+            Err(error) => Tenure { why: End::Keeping(error), progress: false },
+        }
+    }
+
+    /// Connects and waits for the lease; `None` when the shutdown came first.
+    async fn lease(&self) -> Result<Option<(Keeper, Lease, Position)>, KeeperError> {
+        let length = self.tuning.lease;
+        let mut keeper =
+            Keeper::connect(&self.database.options, &self.database.relay, &self.owner, length).await?;
+        while !self.shutdown.is_requested() {
+            let asked_at = self.started.elapsed();
+            match keeper.acquire().await? {
+                Grant::Granted { epoch, position } => {
+                    tracing::info!(database = self.database.name, epoch, %position, "the lease is taken");
+                    return Ok(Some((keeper, Lease::granted(length, epoch, asked_at), position)));
+                }
+                Grant::Held { owner } => {
+                    self.status.clear(FaultKind::Postgres);
+                    self.status.enter(Phase::Standby { owner });
+                }
+            }
+            self.shutdown.sleep(STANDBY_PAUSE).await;
+        }
+        Ok(None)
+    }
+
+    /// Says why a tenure ended, where it is a fault.
+    fn tell(&self, end: &Tenure) {
+        let kind = match &end.why {
+            End::Shutdown => return,
+            End::LeaseLost => {
+                tracing::warn!(
+                    database = self.database.name,
+                    "the lease is lost; what was on its way may be published twice"
+                );
+                return;
+            }
+            End::Delivery(_) | End::Row(_) => FaultKind::Delivery,
+            End::Reading(error) if error.is_about_the_position() => FaultKind::Position,
+            End::Reading(_) | End::Keeping(_) => FaultKind::Postgres,
+            End::Producer(_) => FaultKind::Kafka,
+        };
+        if matches!(kind, FaultKind::Delivery) {
+            self.metrics.produce_errors.inc();
+        }
+        self.status.fault(kind, &with_causes(&end.why));
+    }
+}
+
+/// An error and its causes in one line.
+fn with_causes(end: &End) -> String {
+    let mut text = end.to_string();
+    let mut cause = end.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

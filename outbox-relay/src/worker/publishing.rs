@@ -1,0 +1,381 @@
+//! The task that publishes: hands pieces to the producer in order, keeps the lease, stores what is acknowledged.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use super::Worker;
+use super::reading::{self, Pieces, ReadPiece};
+use super::tenure::{End, ReadingError, Refused, Tenure};
+use crate::core::flight::{Flight, Piece};
+use crate::core::lease::{Duty, Lease};
+use crate::core::position::Position;
+use crate::publish::{Landing, Producer, Send, Tag, TopicCheck};
+use crate::status::FaultKind;
+use crate::store::{Keeper, KeeperError, Row};
+
+/// Longest time between two looks at the lease, the producer and the metrics.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Rows handed over between two looks at the lease: a few hundred microseconds.
+const ROWS_BETWEEN_LOOKS: usize = 256;
+/// Rows that are worth a write of the position; fewer wait for the next renewal of the lease.
+const ROWS_WORTH_A_WRITE: usize = 500;
+/// Kafka counts as away when the oldest piece waits longer.
+const ACKNOWLEDGEMENT_SLOW: Duration = Duration::from_secs(5);
+/// Pause between two questions for a missing topic, or for a broker that does not answer.
+const QUESTION_PAUSE: Duration = Duration::from_secs(1);
+/// After a fault of Postgres: how long acknowledgements are waited for, which saves repeats.
+const FAULT_DRAIN: Duration = Duration::from_secs(1);
+
+/// A piece handed over.
+struct OnItsWay {
+    number: u64,
+    slot: usize,
+    ids: Vec<i64>,
+    /// Rows handed over; less than all only when the tenure ends in the middle.
+    sent: usize,
+    bytes: usize,
+    oldest_us: i64,
+    since: Instant,
+}
+
+/// One tenure's publishing.
+pub(super) struct Publishing<'a> {
+    worker: &'a Worker,
+    keeper: Keeper,
+    lease: Lease,
+    producer: Producer,
+    landing: Arc<Landing>,
+    pieces: Pieces,
+    flight: Flight,
+    on_its_way: VecDeque<OnItsWay>,
+    stored: Position,
+    stored_at: Instant,
+    rows_since_stored: usize,
+    rows_left: u64,
+    /// The database's clock less this worker's, microseconds.
+    clock_ahead_us: i64,
+    probe: Option<JoinHandle<()>>,
+    probed_at: Option<Instant>,
+    progress: bool,
+    first_row_alone: bool,
+    /// The topic of the last row handed over.
+    topic: String,
+}
+
+impl<'a> Publishing<'a> {
+    /// From a granted lease to its end.
+    pub(super) async fn run(worker: &'a Worker, keeper: Keeper, lease: Lease, position: Position) -> Tenure {
+        let landing =
+            Landing::new(worker.tuning.in_flight.pieces_max + 1, worker.tuning.piece.rows_max as usize);
+        let producer = match Producer::start(&worker.kafka, landing) {
+            Ok(producer) => producer,
+            Err(error) => return Tenure { why: End::Producer(error), progress: false },
+        };
+        let pieces =
+            reading::start(&worker.database.options, worker.tuning, worker.metrics.clone(), position.clone());
+        let mut publishing = Self {
+            worker,
+            keeper,
+            lease,
+            landing: Arc::clone(producer.landing()),
+            producer,
+            pieces,
+            flight: Flight::default(),
+            on_its_way: VecDeque::new(),
+            stored: position,
+            stored_at: Instant::now(),
+            rows_since_stored: 0,
+            rows_left: 0,
+            clock_ahead_us: 0,
+            probe: None,
+            probed_at: None,
+            progress: false,
+            first_row_alone: worker.first_row_alone,
+            topic: String::new(),
+        };
+        let why = publishing.until_the_end().await;
+        publishing.close(why).await
+    }
+
+    async fn until_the_end(&mut self) -> End {
+        loop {
+            if let Err(end) = self.look().await {
+                return end;
+            }
+            let room = self.flight.has_room(&self.worker.tuning.in_flight);
+            let landing = Arc::clone(&self.landing);
+            tokio::select! {
+                biased;
+                () = self.worker.shutdown.requested() => return End::Shutdown,
+                piece = self.pieces.receiver.recv(), if room => {
+                    let handed = match piece {
+                        Some(Ok(piece)) => self.hand_over(piece).await,
+                        Some(Err(error)) => Err(End::Reading(error)),
+                        None => Err(End::Reading(ReadingError::Gone)),
+                    };
+                    if let Err(end) = handed {
+                        return end;
+                    }
+                }
+                () = landing.changed() => {}
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Hands every row of a piece to the producer, in order, waiting where it must.
+    async fn hand_over(&mut self, piece: ReadPiece) -> Result<(), End> {
+        self.worker.status.clear(FaultKind::Postgres);
+        self.worker.status.clear(FaultKind::Position);
+        self.rows_left = piece.rows_left;
+        if let Some((clock_us, at)) = piece.clock {
+            self.clock_ahead_us = clock_us - micros(at.duration_since(self.worker.started));
+        }
+        let rows = piece.rows;
+        let bytes = rows.iter().map(Row::size).sum::<Result<usize, _>>();
+        let bytes = bytes.map_err(|error| End::Reading(ReadingError::Reader(error.into())))?;
+        let number = self.flight.launch(Piece {
+            rows: rows.len(),
+            bytes,
+            from: piece.from,
+            to: piece.to,
+            after: piece.after,
+        });
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let slot = usize::try_from(number % self.landing.slots() as u64).unwrap_or_default();
+        self.landing.begin(slot, rows.len());
+        self.on_its_way.push_back(OnItsWay {
+            number,
+            slot,
+            ids: rows.iter().map(Row::id).collect(),
+            sent: 0,
+            bytes,
+            oldest_us: rows.iter().map(Row::created_at_us).min().unwrap_or_default(),
+            since: Instant::now(),
+        });
+        for (place, row) in rows.iter().enumerate() {
+            if place % ROWS_BETWEEN_LOOKS == 0 {
+                tokio::task::yield_now().await;
+                self.look().await?;
+            }
+            self.send(row, Tag { slot, place }).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, row: &Row, tag: Tag) -> Result<(), End> {
+        let topic = row.topic().map_err(|error| End::Reading(ReadingError::Reader(error.into())))?;
+        if self.topic != topic {
+            self.know_topic(topic).await?;
+        }
+        while self.producer.send(row, tag).map_err(End::Row)? == Send::Full {
+            let landing = Arc::clone(&self.landing);
+            self.meanwhile(async move { landing.changed().await }).await?;
+        }
+        if let Some(newest) = self.on_its_way.back_mut() {
+            newest.sent = tag.place + 1;
+        }
+        if std::mem::take(&mut self.first_row_alone) {
+            while self.landing.landed_without_gap(tag.slot) == 0 {
+                self.meanwhile(tokio::time::sleep(Duration::from_millis(5))).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the topic exists: a row for a missing topic stops everything behind it.
+    async fn know_topic(&mut self, topic: &str) -> Result<(), End> {
+        while !self.producer.knows(topic) {
+            let question = self.producer.check_topic(topic);
+            match self.meanwhile(question).await? {
+                TopicCheck::Exists => {
+                    self.producer.learn(topic);
+                    self.landing.brokers_answer();
+                    self.worker.status.clear(FaultKind::Topic);
+                    continue;
+                }
+                TopicCheck::Missing(why) => {
+                    let text = format!(
+                        "topic {topic} can not be written: {why}; nothing passes its row, it is looked for again"
+                    );
+                    self.worker.status.fault(FaultKind::Topic, &text);
+                }
+                TopicCheck::Away(_) => {}
+            }
+            self.meanwhile(tokio::time::sleep(QUESTION_PAUSE)).await?;
+        }
+        topic.clone_into(&mut self.topic);
+        Ok(())
+    }
+
+    /// Waits for something else while the lease is kept; the shutdown, a failure or the loss of the lease come first.
+    async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> Result<T, End> {
+        let mut other = std::pin::pin!(other);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.worker.shutdown.requested() => return Err(End::Shutdown),
+                done = &mut other => return Ok(done),
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
+            self.look().await?;
+        }
+    }
+
+    /// Takes in what landed, keeps the lease, stores the position when it is due, measures.
+    async fn look(&mut self) -> Result<(), End> {
+        self.take_landed();
+        if let Some(failure) = self.landing.failure() {
+            let id = failure.tag.and_then(|tag| self.id(tag));
+            return Err(End::Delivery(Refused { id, failure }));
+        }
+        let duty = self.lease.duty(self.worker.started.elapsed());
+        let worth = self.rows_since_stored >= ROWS_WORTH_A_WRITE
+            && self.stored_at.elapsed() >= self.worker.tuning.position_interval;
+        match duty {
+            Duty::StepDown => return Err(End::LeaseLost),
+            Duty::Publish if !worth => {}
+            Duty::Publish | Duty::Renew => self.keep().await?,
+        }
+        self.watch_kafka();
+        self.measure();
+        Ok(())
+    }
+
+    fn take_landed(&mut self) {
+        while let Some(oldest) = self.on_its_way.front().filter(|oldest| self.landing.landed(oldest.slot)) {
+            self.flight.landed(oldest.number);
+            self.rows_since_stored += oldest.ids.len();
+            self.worker.metrics.rows.inc_by(oldest.ids.len() as u64);
+            self.worker.metrics.bytes.inc_by(oldest.bytes as u64);
+            self.on_its_way.pop_front();
+            self.progress = true;
+            self.worker.status.clear(FaultKind::Delivery);
+        }
+    }
+
+    /// Renews the lease and stores the newest acknowledged position, in one write.
+    async fn keep(&mut self) -> Result<(), End> {
+        let asked_at = self.worker.started.elapsed();
+        let reached = self.flight.reached().filter(|reached| **reached != self.stored).cloned();
+        match self.keeper.keep(self.lease.epoch(), reached.as_ref()).await {
+            Ok(()) => self.lease.renewed(asked_at),
+            Err(KeeperError::LeaseLost) => return Err(End::LeaseLost),
+            Err(error) => return Err(End::Keeping(error)),
+        }
+        if let Some(reached) = reached {
+            self.stored = reached;
+            self.worker.metrics.positions.inc();
+        }
+        self.stored_at = Instant::now();
+        self.rows_since_stored = 0;
+        Ok(())
+    }
+
+    /// Notices that no broker answers, and that one does again.
+    fn watch_kafka(&mut self) {
+        let slow = self.on_its_way.front().filter(|oldest| oldest.since.elapsed() > ACKNOWLEDGEMENT_SLOW);
+        if slow.is_some_and(|oldest| oldest.sent > 0) || self.landing.brokers_down() {
+            let trouble = self.landing.last_trouble();
+            let why = if trouble.is_empty() { "none has answered yet" } else { &trouble };
+            let brokers = self.worker.kafka.get("bootstrap.servers").unwrap_or_default();
+            if self.probed_at.is_some() {
+                let text = format!("no broker at {brokers} acknowledges: {why}");
+                self.worker.status.fault(FaultKind::Kafka, &text);
+            }
+        } else {
+            self.worker.status.clear(FaultKind::Kafka);
+        }
+        let due = self.probed_at.is_none_or(|at| at.elapsed() >= QUESTION_PAUSE);
+        if self.landing.brokers_down() && due && self.probe.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.probe = Some(self.producer.probe());
+            self.probed_at = Some(Instant::now());
+        }
+    }
+
+    fn measure(&self) {
+        let metrics = &self.worker.metrics;
+        let now_us = micros(self.worker.started.elapsed()) + self.clock_ahead_us;
+        let age_us = self.on_its_way.front().map_or(0, |oldest| (now_us - oldest.oldest_us).max(0));
+        metrics.oldest_age_seconds.set(age_us as f64 / 1e6);
+        metrics.in_flight_rows.set(whole(self.flight.rows() as u64));
+        metrics.backlog_rows.set(whole(self.flight.rows() as u64 + self.rows_left));
+        let newest = self.flight.newest().unwrap_or(&self.stored).newest().xmax();
+        metrics.position_lag.set(whole(newest.saturating_sub(self.stored.from.xmax())));
+    }
+
+    /// The id of a row on its way.
+    fn id(&self, tag: Tag) -> Option<i64> {
+        let piece = self.on_its_way.iter().find(|piece| piece.slot == tag.slot)?;
+        piece.ids.get(tag.place).copied()
+    }
+
+    /// Waits for what may still be acknowledged, stores the position, gives the lease back, ends the producer.
+    async fn close(mut self, why: End) -> Tenure {
+        self.pieces.receiver.close();
+        let drain = match &why {
+            End::Shutdown => self.worker.drain,
+            End::LeaseLost | End::Delivery(_) => Duration::ZERO,
+            End::Reading(_) | End::Keeping(_) | End::Row(_) | End::Producer(_) => FAULT_DRAIN,
+        };
+        let drained = tokio::time::timeout(drain, self.drain()).await;
+        if drained.is_err() && matches!(why, End::Shutdown) {
+            tracing::warn!(
+                rows = self.flight.rows(),
+                "not acknowledged in time: these rows are published again at the next start"
+            );
+        }
+        if !matches!(why, End::LeaseLost | End::Keeping(_)) {
+            let reached = self.reached();
+            if let Err(error) = self.keeper.release(self.lease.epoch(), reached.as_ref()).await {
+                tracing::warn!(%error, "the position could not be stored at the end; some rows may be published again");
+            }
+        }
+        self.worker.metrics.in_flight_rows.set(0);
+        self.worker.metrics.oldest_age_seconds.set(0.0);
+        let progress = self.progress;
+        self.producer.end();
+        Tenure { why, progress }
+    }
+
+    /// Until everything handed over is acknowledged, or something fails; the lease is kept meanwhile.
+    async fn drain(&mut self) {
+        loop {
+            self.take_landed();
+            let landing = &self.landing;
+            let waits = |piece: &OnItsWay| landing.outstanding(piece.slot) > piece.ids.len() - piece.sent;
+            if self.landing.failure().is_some() || !self.on_its_way.iter().any(waits) {
+                return;
+            }
+            match self.lease.duty(self.worker.started.elapsed()) {
+                Duty::StepDown => return,
+                Duty::Renew if self.keep().await.is_err() => return,
+                Duty::Renew | Duty::Publish => {}
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// How far everything is acknowledged without a gap, inside the oldest piece too.
+    fn reached(&self) -> Option<Position> {
+        let inside = self.on_its_way.front().and_then(|oldest| {
+            let rows = self.landing.landed_without_gap(oldest.slot).min(oldest.ids.len());
+            rows.checked_sub(1).map(|last| oldest.ids[last])
+        });
+        self.flight.reached_inside(inside).filter(|reached| *reached != self.stored)
+    }
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

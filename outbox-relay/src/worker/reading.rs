@@ -1,0 +1,154 @@
+//! The task that reads: asks what the core says comes next, a piece ahead of the one being published.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgConnectOptions;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::task::JoinHandle;
+
+use super::tenure::ReadingError;
+use crate::config::Tuning;
+use crate::core::position::Position;
+use crate::core::round::{Next, Polled, Reading};
+use crate::core::snapshot::Snapshot;
+use crate::metrics::Metrics;
+use crate::store::{Reader, ReaderError, Row};
+
+/// Pieces read and not yet taken: one waits while one is published and one is read.
+const PIECES_AHEAD_MAX: usize = 1;
+/// First pause after a poll that found nothing; doubled each time.
+const IDLE_PAUSE_FIRST: Duration = Duration::from_millis(1);
+/// A round with fewer rows than this is followed by a short pause: with a stream of single rows, polling without one
+/// would cost a whole processor for half a millisecond.
+const FEW_ROWS: usize = 64;
+
+/// Some rows of a round, in id order.
+pub(super) struct ReadPiece {
+    pub(super) rows: Vec<Row>,
+    pub(super) from: Arc<Snapshot>,
+    pub(super) to: Arc<Snapshot>,
+    /// The position once they and all before are acknowledged.
+    pub(super) after: Position,
+    /// Rows of the round that come after them.
+    pub(super) rows_left: u64,
+    /// The database's clock at the last poll (microseconds since 1970), and when that was.
+    pub(super) clock: Option<(i64, Instant)>,
+}
+
+/// Pieces as they are read; an error ends them.
+pub(super) struct Pieces {
+    pub(super) receiver: Receiver<Result<ReadPiece, ReadingError>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Pieces {
+    /// The connection goes with the task: a statement in the middle is nobody else's.
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Starts reading from the position.
+pub(super) fn start(
+    options: &PgConnectOptions,
+    tuning: Tuning,
+    metrics: Metrics,
+    position: Position,
+) -> Pieces {
+    let (sender, receiver) = channel(PIECES_AHEAD_MAX);
+    let options = options.clone();
+    let task = tokio::spawn(async move {
+        let mut task = Task {
+            tuning,
+            metrics,
+            sender,
+            reading: Reading::resume(position),
+            rows_left: 0,
+            idle: IDLE_PAUSE_FIRST,
+            clock: None,
+        };
+        if let Err(error) = task.run(&options).await {
+            // Nobody listens any more: the tenure is over for another reason.
+            let _unheard = task.sender.send(Err(error)).await;
+        }
+    });
+    Pieces { receiver, task }
+}
+
+struct Task {
+    tuning: Tuning,
+    metrics: Metrics,
+    sender: Sender<Result<ReadPiece, ReadingError>>,
+    reading: Reading,
+    rows_left: u64,
+    idle: Duration,
+    clock: Option<(i64, Instant)>,
+}
+
+impl Task {
+    async fn run(&mut self, options: &PgConnectOptions) -> Result<(), ReadingError> {
+        let connecting = Reader::connect(options, self.tuning.piece, self.tuning.statement_timeout);
+        let mut reader = connecting.await.map_err(ReaderError::from)?;
+        while !self.sender.is_closed() {
+            match self.reading.next() {
+                Next::Poll { from } => self.poll(&mut reader, from).await?,
+                Next::Measure(round) => {
+                    let extent = reader.measure(&round).await?;
+                    self.rows_left = extent.as_ref().map_or(0, |extent| extent.rows);
+                    if let Some(after) = self.reading.measured(extent) {
+                        self.send(Vec::new(), round.from, round.to, after).await;
+                    }
+                }
+                Next::Piece(round, extent) => {
+                    let rows = reader.piece(&round, &extent).await?;
+                    let after = self.reading.piece_read(rows.last().map(Row::id));
+                    let ended = after.inside.is_none();
+                    self.rows_left = if ended { 0 } else { self.rows_left.saturating_sub(rows.len() as u64) };
+                    self.send(rows, round.from, round.to, after).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn poll(&mut self, reader: &mut Reader, from: Arc<Snapshot>) -> Result<(), ReadingError> {
+        let poll = reader.poll(&from).await?;
+        self.clock = Some((poll.clock_us, Instant::now()));
+        let found = if poll.rows.is_some() { Polled::All } else { Polled::TooMany };
+        let Some(after) = self.reading.polled(Arc::clone(&poll.now), found)? else {
+            self.metrics.round("large");
+            return Ok(());
+        };
+        let rows = poll.rows.unwrap_or_default();
+        let count = rows.len();
+        self.metrics.round(if count == 0 { "empty" } else { "small" });
+        self.rows_left = 0;
+        self.send(rows, from, poll.now, after).await;
+        self.pause(count).await;
+        Ok(())
+    }
+
+    /// Waits until the publishing side has taken the piece before the last.
+    async fn send(&mut self, rows: Vec<Row>, from: Arc<Snapshot>, to: Arc<Snapshot>, after: Position) {
+        if !rows.is_empty() {
+            self.metrics.piece_rows.observe(rows.len() as f64);
+        }
+        let piece = ReadPiece { rows, from, to, after, rows_left: self.rows_left, clock: self.clock };
+        // A closed channel ends the loop.
+        let _closed = self.sender.send(Ok(piece)).await;
+    }
+
+    /// At once after many rows, soon after a few, later and later after none.
+    async fn pause(&mut self, count: usize) {
+        if count == 0 {
+            tokio::time::sleep(self.idle).await;
+            self.idle = (self.idle * 2).min(self.tuning.poll_idle_max);
+            return;
+        }
+        self.idle = IDLE_PAUSE_FIRST;
+        if count < FEW_ROWS && !self.tuning.poll_busy_pause.is_zero() {
+            tokio::time::sleep(self.tuning.poll_busy_pause).await;
+        }
+    }
+}
