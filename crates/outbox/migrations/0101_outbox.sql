@@ -16,7 +16,8 @@ create table outbox (
     primary key (id, created_at)
 ) partition by range (created_at);
 
-create index outbox_xid on outbox (xid);
+-- With id: the relay reads a bulk transaction's rows in id order, piece by piece, without sorting them each time.
+create index outbox_xid on outbox (xid, id);
 
 -- Makes the day partitions from yesterday to `days_ahead` days ahead. Harmless to repeat, bounded wait for locks.
 -- Attached, not created in place: that would wait for every reader and writer of the outbox, and hold up those behind it.
