@@ -24,6 +24,3 @@ mod metrics;
 pub mod sagas;
 pub mod service;
 pub mod store;
-
-/// The tables of this service (versions 1xxx); those of the crates it uses are theirs.
-pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();

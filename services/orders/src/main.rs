@@ -10,7 +10,7 @@ use waybill_telemetry::logs;
 async fn main() -> anyhow::Result<()> {
     if std::env::args().nth(1).as_deref() == Some("--openapi") {
         use std::io::Write as _;
-        return Ok(writeln!(std::io::stdout(), "{}", http::openapi::document().to_pretty_json()?)?);
+        return Ok(writeln!(std::io::stdout(), "{}", http::document().to_pretty_json()?)?);
     }
     let config = exit_on_mistakes(Config::read(Environment::from_process()));
     let format = config.common.log_format.parse().unwrap_or_default();

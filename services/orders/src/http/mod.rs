@@ -2,7 +2,7 @@
 
 pub mod bodies;
 mod errors;
-pub mod openapi;
+mod openapi;
 pub mod orders;
 mod parse;
 
@@ -13,29 +13,30 @@ use axum::extract::FromRef;
 use axum::routing::{get, post};
 use waybill_http::auth::Verifier;
 
+pub use self::openapi::document;
 use crate::commands::Context;
 
 /// What the handlers share.
 #[derive(Clone)]
-pub struct Api {
+pub struct AppState {
     /// For the commands.
     pub context: Context,
     /// Tells who calls.
     pub verifier: Arc<Verifier>,
 }
 
-impl FromRef<Api> for Arc<Verifier> {
-    fn from_ref(api: &Api) -> Self {
-        Arc::clone(&api.verifier)
+impl FromRef<AppState> for Arc<Verifier> {
+    fn from_ref(state: &AppState) -> Self {
+        Arc::clone(&state.verifier)
     }
 }
 
 /// Everything under `/api/v1`, the OpenAPI document included.
-pub fn router(api: Api) -> Router {
+pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/api/v1/orders", post(orders::place).get(orders::list))
         .route("/api/v1/orders/{id}", get(orders::read))
         .route("/api/v1/orders/{id}/cancel", post(orders::cancel))
-        .with_state(api)
-        .merge(waybill_http::openapi::route(openapi::document()))
+        .with_state(state)
+        .merge(waybill_http::openapi::route(document()))
 }

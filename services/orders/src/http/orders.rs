@@ -15,7 +15,7 @@ use waybill_http::request_log::{Trace, record_correlation_id};
 use waybill_messaging::envelope::Cause;
 
 use super::bodies::{OrderBody, PlaceOrderBody};
-use super::{Api, errors, parse};
+use super::{AppState, errors, parse};
 use crate::commands::cancel_order::{CancelOrder, Cancelled, cancel_order};
 use crate::commands::place_order::{PlaceOrder, place_order};
 use crate::domain::order::{PlacedOrder, Status};
@@ -42,7 +42,7 @@ const PLACE_ENDPOINT: &str = "POST /api/v1/orders";
     )
 )]
 pub(super) async fn place(
-    State(api): State<Api>,
+    State(state): State<AppState>,
     caller: Caller,
     key: IdempotencyKey,
     Trace(trace): Trace,
@@ -54,7 +54,7 @@ pub(super) async fn place(
         parse::place_order(body).map_err(ApiError::fields)?;
     let claim = Claim { scope: customer_id.to_string(), endpoint: PLACE_ENDPOINT, key, hash };
     let command = PlaceOrder { customer_id, lines, currency, payment_token, claim, trace };
-    run_to_end(async move { Ok(place_order(&api.context, command, accepted).await?) }).await
+    run_to_end(async move { Ok(place_order(&state.context, command, accepted).await?) }).await
 }
 
 fn accepted(placed: &PlacedOrder) -> Result<StoredResponse, ApiError> {
@@ -72,12 +72,12 @@ fn accepted(placed: &PlacedOrder) -> Result<StoredResponse, ApiError> {
     responses((status = 200, description = "The order as it stands.", body = OrderBody), ReadRefusals)
 )]
 pub(super) async fn read(
-    State(api): State<Api>,
+    State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<OrderBody>, ApiError> {
     let (id, viewer) = (order_id(&id)?, viewer(&caller)?);
-    let found = store::orders::order_find(&api.context.pool, id, viewer).await?;
+    let found = store::orders::order_find(&state.context.pool, id, viewer).await?;
     found.map(|placed| Json(OrderBody::from(&placed))).ok_or_else(errors::order_not_found)
 }
 
@@ -88,12 +88,12 @@ pub(super) async fn read(
     responses((status = 200, description = "One page.", body = Paged<OrderBody>), ReadRefusals)
 )]
 pub(super) async fn list(
-    State(api): State<Api>,
+    State(state): State<AppState>,
     caller: Caller,
     page: Page,
 ) -> Result<Json<Paged<OrderBody>>, ApiError> {
     let customer_id = CustomerId::from(caller.customer_id()?);
-    let rows = store::orders::orders_page(&api.context.pool, customer_id, &page).await?;
+    let rows = store::orders::orders_page(&state.context.pool, customer_id, &page).await?;
     let cursor =
         |placed: &PlacedOrder| Cursor { created_at: placed.order.created_at, id: placed.order.id.as_uuid() };
     Ok(Json(Paged::from_rows(&page, rows, cursor, |placed| OrderBody::from(&placed))))
@@ -115,7 +115,7 @@ pub(super) async fn list(
     )
 )]
 pub(super) async fn cancel(
-    State(api): State<Api>,
+    State(state): State<AppState>,
     caller: Caller,
     Trace(trace): Trace,
     Path(id): Path<String>,
@@ -123,7 +123,7 @@ pub(super) async fn cancel(
     let (id, viewer) = (order_id(&id)?, viewer(&caller)?);
     let cause = Cause { correlation_id: id.as_uuid(), causation_id: None, trace: Some(trace) };
     let command = CancelOrder { id, viewer, cause };
-    let cancelled = run_to_end(async move { Ok(cancel_order(&api.context, command).await?) }).await?;
+    let cancelled = run_to_end(async move { Ok(cancel_order(&state.context, command).await?) }).await?;
     match cancelled {
         Cancelled::Accepted(placed) => {
             let ended = placed.order.state.status() == Status::Cancelled;

@@ -4,3 +4,6 @@ pub mod catalogue;
 pub mod orders;
 pub mod placement;
 mod rows;
+
+/// The tables of this service (versions 1xxx); those of the crates it uses are theirs.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();

@@ -2,9 +2,10 @@
 
 use reqwest::Method;
 use uuid::Uuid;
+use waybill_testkit::eventually;
 
 use crate::participants::Say;
-use crate::world::{World, send};
+use crate::world::{PATIENCE, World, send};
 
 const BY_CUSTOMER: &str = "cancelled_by_customer";
 
@@ -130,4 +131,15 @@ async fn staff_cancel_in_their_own_name() {
     assert_eq!(send(world.request("desk", "operator", Method::POST, &path)).await.status, 202);
     world.reply(order, &[Say::Released]).await;
     assert_eq!(world.standing(order).await, stands("CANCELLED", "cancelled_by_operator", 3));
+}
+
+#[tokio::test]
+async fn a_hang_up_does_not_stop_a_cancel_half_way() {
+    let world = World::new("cancel_hang_up").await;
+    let order = world.place().await;
+    world.gate_close("update").await;
+    world.hang_up_at_gate(world.customers(Method::POST, &format!("/orders/{order}/cancel"))).await;
+    eventually(PATIENCE, async || (world.standing(order).await.0 == "CANCELLING").then_some(())).await;
+    assert_eq!(world.said("inventory.commands", order).await, ["ReserveStock", "ReleaseStock"]);
+    world.assert_sound().await;
 }

@@ -5,7 +5,7 @@ use crate::world::World;
 #[tokio::test]
 async fn the_committed_document_is_current_and_served() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
-    let current = waybill_orders::http::openapi::document().to_pretty_json().unwrap() + "\n";
+    let current = waybill_orders::http::document().to_pretty_json().unwrap() + "\n";
     let committed = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
         committed == current,

@@ -7,8 +7,9 @@ use waybill_events::inventory::ReserveStock;
 use waybill_events::orders::OrderPlaced;
 use waybill_http::idempotency::{IdempotencyKey, StoredResponse, key_insert_in_tx};
 use waybill_messaging::codec;
+use waybill_testkit::eventually;
 
-use crate::world::{World, new_key, usual_order};
+use crate::world::{PATIENCE, World, new_key, usual_order};
 
 #[tokio::test]
 async fn the_order_is_priced_by_the_catalogue_and_answered_as_it_will_be_read() {
@@ -150,25 +151,12 @@ async fn a_price_that_changes_leaves_placed_orders_alone() {
 #[tokio::test]
 async fn a_hang_up_does_not_half_place_an_order() {
     let world = World::new("place_hang_up").await;
-    // The catalogue is locked: the request is inside its first statement when its caller goes.
-    let mut lock = world.pool().begin().await.unwrap();
-    sqlx::query("lock table catalogue in access exclusive mode").execute(&mut *lock).await.unwrap();
+    world.gate_close("insert").await;
     let key = new_key();
     let request = world.customers(reqwest::Method::POST, "/orders").header("Idempotency-Key", &key);
-    let waiting = tokio::spawn(request.json(&usual_order()).send());
-    let waits = "select count(*) from pg_stat_activity
-                 where datname = current_database() and wait_event_type = 'Lock'";
-    waybill_testkit::eventually(std::time::Duration::from_secs(10), async || {
-        let waiting: i64 = sqlx::query_scalar(waits).fetch_one(&mut *lock).await.unwrap();
-        (waiting > 0).then_some(())
-    })
-    .await;
-    waiting.abort();
-    lock.rollback().await.unwrap();
-    waybill_testkit::eventually(std::time::Duration::from_secs(10), async || {
-        (world.count("select count(*) from orders").await == 1).then_some(())
-    })
-    .await;
+    world.hang_up_at_gate(request.json(&usual_order())).await;
+    let placed = "select count(*) from orders";
+    eventually(PATIENCE, async || (world.count(placed).await == 1).then_some(())).await;
     let again = world.post(&key, &usual_order()).await;
     assert_eq!((again.status.as_u16(), again.replayed), (202, true));
     world.assert_sound().await;

@@ -1,66 +1,69 @@
 //! How many statements an order costs: counted, because it is promised.
 
-use std::sync::{Arc, Mutex};
+use std::cell::RefCell;
+use std::sync::Once;
 
 use tracing::field::{Field, Visit};
-use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use crate::participants::Say;
 use crate::world::World;
 
-/// Listens to sqlx's log of statements on this thread: with the runtime of one thread, on everything a test does.
-#[derive(Clone, Default)]
-struct Statements(Arc<Mutex<Vec<String>>>);
+thread_local! {
+    /// The statements of a test that listens: its runtime has one thread, so all that it does is heard, and no more.
+    static HEARD: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Listens to sqlx's log of statements, for the whole process: which threads are heard is decided per statement.
+struct Statements;
 
 impl<S: tracing::Subscriber> Layer<S> for Statements {
     fn on_event(&self, event: &tracing::Event<'_>, _context: Context<'_, S>) {
         if event.metadata().target() == "sqlx::query" {
-            event.record(&mut Summary(&self.0));
+            event.record(&mut Summary);
         }
     }
 }
 
-struct Summary<'a>(&'a Mutex<Vec<String>>);
+struct Summary;
 
-impl Visit for Summary<'_> {
+impl Visit for Summary {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "summary" {
-            self.0.lock().unwrap().push(value.to_owned());
+        // The pool's guard is no statement of ours.
+        if field.name() == "summary" && value != "begin; rollback" {
+            HEARD.with_borrow_mut(|heard| heard.iter_mut().for_each(|heard| heard.push(value.to_owned())));
         }
     }
 
     fn record_debug(&mut self, _field: &Field, _value: &dyn std::fmt::Debug) {}
 }
 
-impl Statements {
-    fn listen(&self) -> DefaultGuard {
-        tracing::subscriber::set_default(tracing_subscriber::registry().with(self.clone()))
-    }
+/// Begins to listen, or forgets what was heard.
+fn listen() {
+    static LISTENING: Once = Once::new();
+    LISTENING.call_once(|| {
+        let subscriber = tracing_subscriber::registry().with(Statements);
+        tracing::subscriber::set_global_default(subscriber).expect("no other test listens");
+    });
+    HEARD.set(Some(Vec::new()));
+}
 
-    /// The statements since the last call, without the pool's guard.
-    fn take(&self) -> Vec<String> {
-        let mut taken = std::mem::take(&mut *self.0.lock().unwrap());
-        taken.retain(|statement| statement != "begin; rollback");
-        taken
-    }
+/// The statements since [`listen`].
+fn heard() -> Vec<String> {
+    HEARD.take().unwrap_or_default()
 }
 
 #[tokio::test]
 async fn an_order_is_placed_in_two() {
-    let statements = Statements::default();
-    let _listening = statements.listen();
     let world = World::new("trips_place").await;
-    statements.take();
+    listen();
     world.place().await;
-    let placed = statements.take();
+    let placed = heard();
     assert_eq!(placed.len(), 2, "{placed:#?}");
 }
 
 #[tokio::test]
 async fn a_batch_of_replies_takes_the_same_few_whatever_its_size() {
-    let statements = Statements::default();
-    let _listening = statements.listen();
     let world = World::new("trips_batch").await;
     let mut counts = Vec::new();
     for orders in [1, 25] {
@@ -71,9 +74,9 @@ async fn a_batch_of_replies_takes_the_same_few_whatever_its_size() {
         let mut count = Vec::new();
         for say in [Say::Reserved, Say::Authorized, Say::Captured, Say::Committed] {
             let replies: Vec<_> = placed.iter().map(|order| say.of(*order)).collect();
-            statements.take();
+            listen();
             world.hear(&replies).await;
-            count.push(statements.take().len());
+            count.push(heard().len());
         }
         counts.push(count);
     }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 use waybill_events::CustomerId;
@@ -18,7 +19,7 @@ use waybill_messaging::message::Message;
 use waybill_messaging::record::Record;
 use waybill_orders::commands::Context;
 use waybill_orders::consumers::orders_group::OrdersGroup;
-use waybill_orders::http::{self, Api};
+use waybill_orders::http::{self, AppState};
 use waybill_orders::sagas::{Patience, Sagas};
 use waybill_orders::service;
 use waybill_outbox::inbox::InboxProcessor;
@@ -26,10 +27,13 @@ use waybill_runtime::clock::SystemClock;
 use waybill_runtime::config::Postgres;
 use waybill_runtime::lifecycle::Shutdown;
 use waybill_runtime::pool;
-use waybill_testkit::{TestDatabase, Tokens};
+use waybill_testkit::{TestDatabase, Tokens, eventually};
 
 /// Connections of a world: the storms are to wait for locks, not for connections.
 const POOL_CONNECTIONS_MAX: u32 = 8;
+
+/// Longer than anything takes on a busy machine, shorter than the time limit of a statement.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A database with every table of this service.
 pub(crate) async fn database(hint: &str) -> TestDatabase {
@@ -96,7 +100,7 @@ impl World {
         let tokens = Tokens::new();
         let jwks = tokens.jwks_path().to_str().unwrap().to_owned();
         let verifier = Verifier::load(&jwks, Tokens::ISSUER, Tokens::AUDIENCE).await.unwrap();
-        let router = http::router(Api { context: context.clone(), verifier: Arc::new(verifier) });
+        let router = http::router(AppState { context: context.clone(), verifier: Arc::new(verifier) });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = Shutdown::manual();
@@ -187,6 +191,34 @@ impl World {
         let first = self.offset.fetch_add(count, Ordering::Relaxed);
         let records = messages.iter().zip(first..).map(|(message, offset)| record(message, offset)).collect();
         self.processor.handle(&Batch { records }).await.expect("no infrastructure failed");
+    }
+
+    /// Makes every `insert` or `update` of an order wait in the middle of its statement.
+    pub(crate) async fn gate_close(&self, event: &str) {
+        let trigger = format!(
+            "create trigger wait_at_gate before {event} on orders for each row execute function wait_at_gate()"
+        );
+        for statement in [
+            "create table gate as select 1",
+            "create function wait_at_gate() returns trigger language plpgsql as $$ begin
+                 while exists (select from gate) loop perform pg_sleep(0.02); end loop;
+                 return new;
+             end $$",
+            &trigger,
+        ] {
+            sqlx::query(AssertSqlSafe(statement.to_owned())).execute(self.pool()).await.unwrap();
+        }
+    }
+
+    /// Sends a request, hangs up while it waits at the gate, then opens the gate.
+    pub(crate) async fn hang_up_at_gate(&self, request: reqwest::RequestBuilder) {
+        let waiting = tokio::spawn(request.send());
+        let waits = "select count(*) from pg_stat_activity
+                     where datname = current_database() and wait_event = 'PgSleep'";
+        eventually(PATIENCE, async || (self.count(waits).await > 0).then_some(())).await;
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled(), "no answer came");
+        sqlx::query("delete from gate").execute(self.pool()).await.unwrap();
     }
 
     pub(crate) async fn count(&self, statement: &'static str) -> i64 {
