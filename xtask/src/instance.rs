@@ -61,19 +61,11 @@ impl Instance {
         }
     }
 
-    /// Removes everything but the folder of the lock: data, logs, keys, ports.
+    /// Removes data, logs, keys and ports. What stays: the lock, and `up`'s own log, which somebody may be reading.
     pub(crate) fn wipe(&self) -> Result<()> {
-        let entries =
-            fs::read_dir(&self.dir).with_context(|| format!("could not read {}", self.dir.display()))?;
-        for entry in entries {
-            let path = entry.context("could not read a folder's entry")?.path();
-            if path.ends_with("run") {
-                continue;
-            }
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.with_context(|| format!("could not remove {}", path.display()))?;
-        }
-        self.make_dirs()
+        self.make_dirs()?;
+        remove_entries(&self.dir, &["run", "logs"])?;
+        remove_entries(&self.logs(), &["up.log"])
     }
 
     fn make_dirs(&self) -> Result<()> {
@@ -83,6 +75,20 @@ impl Instance {
         }
         Ok(())
     }
+}
+
+/// Removes what is in a folder, save the named entries.
+fn remove_entries(dir: &Path, kept: &[&str]) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("could not read {}", dir.display()))? {
+        let entry = entry.context("could not read a folder's entry")?;
+        if kept.iter().any(|kept| entry.file_name() == *kept) {
+            continue;
+        }
+        let path = entry.path();
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.with_context(|| format!("could not remove {}", path.display()))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -108,12 +114,16 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn wipe_keeps_the_lock() {
+    fn wipe_keeps_the_lock_and_the_log_of_up() {
         let instance = scratch("wipe");
         let _owned = instance.own().unwrap();
         fs::write(instance.ports_file(), "{}").unwrap();
         fs::create_dir_all(instance.dir().join("kafka/data")).unwrap();
+        for log in ["up", "orders"] {
+            fs::write(instance.log(log), "line").unwrap();
+        }
         instance.wipe().unwrap();
+        assert!(instance.log("up").exists() && !instance.log("orders").exists());
         assert!(!instance.ports_file().exists());
         assert!(!instance.dir().join("kafka").exists());
         assert!(instance.own().unwrap().is_none(), "still owned");

@@ -23,8 +23,12 @@ pub fn error(error: &anyhow::Error) {
 
 /// One line of a running process, prefixed with its name (colours only on a terminal).
 pub fn prefixed(name: &str, line: &str) {
-    let colour = io::stdout().is_terminal();
-    answer(&format!("{} {line}", paint(&format!("{name:<12}|"), colour_of(name), colour)));
+    let prefix = format!("{name:<12} |");
+    if io::stdout().is_terminal() {
+        answer(&format!("{} {line}", paint(&prefix, colour_of(name), true)));
+    } else {
+        answer(&format!("{prefix} {}", without_colours(line)));
+    }
 }
 
 fn paint(text: &str, code: &str, colour: bool) -> String {
@@ -36,4 +40,25 @@ fn colour_of(name: &str) -> &'static str {
     const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
     let sum: usize = name.bytes().map(usize::from).sum();
     COLOURS[sum % COLOURS.len()]
+}
+
+/// The text without terminal colours (ESC [ ... m), for files and pipes.
+fn without_colours(line: &str) -> String {
+    let mut parts = line.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once('m').map_or(part, |(_, rest)| rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_taken_out_and_text_is_kept() {
+        assert_eq!(
+            without_colours("\u{1b}[2mnow\u{1b}[0m \u{1b}[32m INFO\u{1b}[0m from me"),
+            "now  INFO from me"
+        );
+        assert_eq!(without_colours("plain"), "plain");
+    }
 }

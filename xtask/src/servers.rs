@@ -112,8 +112,9 @@ pub(crate) struct Context<'a> {
 /// Starts what is ours, side by side, and waits until both answer.
 pub(crate) fn start(context: Context<'_>, sources: &Sources, tuning: postgres::Tuning) -> Result<Addresses> {
     if sources.compose() {
-        compose::up(context.layout, context.stop)?;
+        // Noted first: a start that fails half-way has containers to stop too.
         context.board.change(|state| state.docker = true)?;
+        compose::up(context.layout, context.stop)?;
     }
     // The Java tools are wanted with foreign servers too: they show what is in the topics.
     let fetched = fetch::ensure(context.layout, context.stop)?;

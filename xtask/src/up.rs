@@ -105,6 +105,9 @@ fn join_running(args: &UpArgs, instance: &Instance, state: &State) -> Result<Exi
             state.owner.pid
         );
     }
+    if state.phase == Phase::Ready && state.services.is_empty() && !args.servers {
+        bail!("only the servers run (up --servers, pid {}): `cargo xtask down` first", state.owner.pid);
+    }
     say::progress(&format!("Waybill is already running (pid {}); nothing was started.", state.owner.pid));
     welcome::print(state);
     if !args.detach {
@@ -124,9 +127,16 @@ fn own(args: &UpArgs, layout: &Layout, instance: &Instance, stop: &Stop) -> Resu
         Ok(ExitCode::SUCCESS)
     });
     let stopped = stop_everything(context);
-    match ran {
-        Err(error) if error.is::<Stopped>() => stopped.map(|()| ExitCode::from(EXIT_CODE_INTERRUPTED)),
-        ran => stopped.and(ran),
+    match (ran, stopped) {
+        (Err(error), stopped) if error.is::<Stopped>() => {
+            stopped.map(|()| ExitCode::from(EXIT_CODE_INTERRUPTED))
+        }
+        (Err(error), Err(also)) => {
+            // The first failure is the command's; the second is its consequence, and told too.
+            say::error(&also);
+            Err(error)
+        }
+        (ran, stopped) => stopped.and(ran),
     }
 }
 

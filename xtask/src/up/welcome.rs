@@ -53,10 +53,9 @@ fn order_commands(orders: &str) -> Vec<String> {
 
 fn event_commands(kafka: &str) -> Vec<String> {
     vec![
-        "See its events, with Kafka's console consumer or with kcat:".to_owned(),
+        "See its events, with Kafka's console consumer (Ctrl-C ends it) or with kcat:".to_owned(),
         "  cargo xtask kafka console-consumer --topic orders.events --from-beginning \\".to_owned(),
-        "    --formatter-property print.headers=true --formatter-property print.key=true --timeout-ms 10000"
-            .to_owned(),
+        "    --formatter-property print.headers=true --formatter-property print.key=true".to_owned(),
         format!("  kcat -b {kafka} -C -t orders.events -o beginning -e -f '%t[%p]@%o k=%k h=%h\\n'"),
         "More: cargo xtask status | logs | demo | psql orders | kafka topics --list | down".to_owned(),
     ]

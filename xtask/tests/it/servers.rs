@@ -123,4 +123,8 @@ fn servers_heal_keep_their_data_and_leave_nothing_behind() {
     system.must(&["down"]);
     assert!(pids.iter().all(|pid| !alive(*pid)));
     assert_eq!(system.xtask(&["status"]).status.code(), Some(1));
+
+    // Unless it is told to begin afresh.
+    system.must(&["up", "--servers", "--detach", "--fresh"]);
+    assert!(!system.must(&["kafka", "topics", "--list"]).contains("kept"));
 }
