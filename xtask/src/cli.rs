@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{demo, down, launch, lint, logs, status, test, token, tools, up};
+use crate::{bench, demo, down, launch, lint, logs, status, test, token, tools, up};
 
 /// The project's commands.
 #[derive(Debug, Parser)]
@@ -36,6 +36,8 @@ enum Command {
     Psql(tools::PsqlArgs),
     /// Runs every test, with a Kafka and a Postgres of its own.
     Test(test::TestArgs),
+    /// Measures release programs, with a Kafka and a Postgres of their own.
+    Bench(bench::BenchArgs),
     /// Runs every check on the code.
     Lint(lint::LintArgs),
     /// Becomes a program that ends with its parent (how `up` starts processes).
@@ -57,6 +59,7 @@ impl Cli {
             Command::Kcat(args) => tools::kcat(args),
             Command::Psql(args) => tools::psql(args),
             Command::Test(args) => test::run(args),
+            Command::Bench(args) => bench::run(args),
             Command::Lint(args) => lint::run(args),
             Command::Launch(args) => launch::launch(args),
         }

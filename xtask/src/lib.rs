@@ -5,6 +5,7 @@ pub mod cli;
 pub mod say;
 
 // commands
+mod bench;
 mod demo;
 mod down;
 mod lint;

@@ -99,7 +99,7 @@ fn cargo_test(context: Context<'_>, addresses: &Addresses, selection: &[OsString
 }
 
 /// Says nothing on success, so that cargo's own summary stays the last word.
-fn stop_servers(context: Context<'_>) -> Result<()> {
+pub(crate) fn stop_servers(context: Context<'_>) -> Result<()> {
     context.supervisor.stop(&[KAFKA, POSTGRES], || context.stop.insisted());
     context.supervisor.join();
     context.board.close().context("the test servers were stopped, their state file was not removed")?;

@@ -27,6 +27,8 @@ pub(crate) enum Tuning {
     Development,
     /// Many databases at once, whose data nobody misses after a power cut: no fsync.
     Tests,
+    /// As in development, with statements counted.
+    Benchmarks,
 }
 
 impl Tuning {
@@ -45,6 +47,7 @@ impl Tuning {
         let own: &[&str] = match self {
             Self::Development => &["max_connections=200"],
             Self::Tests => &["max_connections=400", "fsync=off", "full_page_writes=off"],
+            Self::Benchmarks => &["max_connections=200", "shared_preload_libraries=pg_stat_statements"],
         };
         common.iter().chain(own).map(|setting| (*setting).to_owned()).collect()
     }

@@ -1,0 +1,104 @@
+//! `cargo xtask bench`: figures of release programs on a Kafka and a Postgres of its own, which keep what they say.
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::instance::Instance;
+use crate::launch::Launcher;
+use crate::layout::Layout;
+use crate::prerequisites::Need;
+use crate::servers::postgres::Tuning;
+use crate::servers::{self, Addresses, Context, KAFKA_VARIABLE, POSTGRES_VARIABLE, Sources};
+use crate::state::{Board, Phase};
+use crate::stop::{Stop, Stopped};
+use crate::supervisor::Supervisor;
+use crate::{binaries, down, run, say, test};
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What to measure.
+    #[arg(value_enum, default_value = "spine")]
+    what: What,
+    /// Passed to the measuring program: `-- --json`, `-- --clients 32` ...
+    #[arg(last = true)]
+    args: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// One order's whole path: statements, round trips, WAL, orders per second, latency.
+    Spine,
+    /// The relay alone, against the broker's own limit.
+    Relay,
+}
+
+/// Builds, starts the servers, measures, stops them; ends as the measuring program ends.
+pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
+    let layout = Layout::find()?;
+    if args.what == What::Relay {
+        let there = layout.root.join("outbox-relay/benches").is_dir();
+        ensure!(there, "the relay has no benchmark yet: outbox-relay/benches does not exist");
+    }
+    let instance = Instance::new(layout.root.join("target/bench-servers"));
+    let Some(_owned) = instance.own()? else {
+        bail!(
+            "another benchmark is at work in this checkout: its servers are in {}",
+            instance.dir().display()
+        );
+    };
+    down::mend(&layout, &instance)?;
+    instance.wipe()?;
+    let stop = Stop::on_signals()?;
+    let board = Board::open(&instance)?;
+    let supervisor = Supervisor::new(Launcher::new()?, board.clone());
+    let context =
+        Context { layout: &layout, instance: &instance, supervisor: &supervisor, board: &board, stop: &stop };
+    let measured = measure(context, args);
+    test::stop_servers(context)?;
+    match measured {
+        Err(error) if error.is::<Stopped>() => Ok(ExitCode::from(130)),
+        measured => measured,
+    }
+}
+
+/// One after the other: a compiler beside the servers would be measured too.
+fn measure(context: Context<'_>, args: &BenchArgs) -> Result<ExitCode> {
+    let sources = Sources::own();
+    servers::ensure_prerequisites(context.layout, &sources, &[Need::Compilers], context.stop)?;
+    binaries::build(context.layout, true, context.stop)?;
+    run::tool(&mut build(context.layout, args.what), context.stop)
+        .context("could not build the benchmark")?;
+    let addresses = servers::start(context, &sources, Tuning::Benchmarks)?;
+    context.board.change(|state| state.phase = Phase::Ready)?;
+    say::progress("measuring: leave the machine alone meanwhile");
+    let status = run::status(&mut program(context.layout, args, &addresses), context.stop)?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn build(layout: &Layout, what: What) -> Command {
+    let mut cargo = binaries::cargo(layout);
+    match what {
+        What::Spine => cargo.args(["build", "--release", "--package", "waybill-bench", "--bins"]),
+        What::Relay => cargo.args(["bench", "--no-run", "--package", "outbox-relay", "--benches"]),
+    };
+    cargo
+}
+
+fn program(layout: &Layout, args: &BenchArgs, addresses: &Addresses) -> Command {
+    let mut command = match args.what {
+        What::Spine => Command::new(binaries::path(layout, "spine", true)),
+        What::Relay => {
+            let mut cargo = binaries::cargo(layout);
+            cargo.args(["bench", "--quiet", "--package", "outbox-relay", "--benches", "--"]);
+            cargo
+        }
+    };
+    command.args(&args.args).current_dir(&layout.root);
+    command.env(POSTGRES_VARIABLE, &addresses.postgres).env(KAFKA_VARIABLE, &addresses.kafka);
+    command.env("WAYBILL_BIN_DIR", binaries::dir(layout, true));
+    command
+}
