@@ -8,6 +8,7 @@
 //! | [`client`], [`watch`], [`journal`] | placing orders, seeing them end, remembering both |
 //! | [`phases`] | one order alone; a closed loop; an open loop |
 //! | [`costs`] with [`statements`], [`wire`], [`wal`]; [`tuples`], [`cpu`] | what an order costs |
+//! | [`hops`] | where its time goes |
 //! | [`audit`], [`topics`] | whether all of it is true: else there is no figure |
 //! | [`report`], [`table`] | figures for programs and for people |
 
@@ -16,6 +17,7 @@ pub mod audit;
 pub mod client;
 pub mod costs;
 pub mod cpu;
+pub mod hops;
 pub mod journal;
 pub mod phases;
 pub mod report;

@@ -54,6 +54,18 @@ fn single(out: &mut String, single: &Single) {
     details(out, &single.placed[..1]);
     costs(out, "the whole path", &single.whole);
     details(out, &single.whole);
+    for idle in &single.idle {
+        line(
+            out,
+            format_args!(
+                "  idle, taken off above: {:<9} {} statements/s, {:.1} round trips/s; relay {} statements/s",
+                idle.database,
+                number(idle.statements_per_s, 1),
+                idle.round_trips_per_s,
+                number(idle.relay_statements_per_s, 1)
+            ),
+        );
+    }
     latency_head(out);
     latency(out, "202 -> OrderConfirmed read", &single.confirmed_seen);
 }
@@ -81,6 +93,9 @@ fn open(out: &mut String, open: &OpenLoop) {
     latency(out, "arrival -> 202", &open.place);
     latency(out, "202 -> CONFIRMED", &open.confirmed);
     latency(out, "202 -> OrderConfirmed read", &open.confirmed_seen);
+    for hop in &open.hops {
+        latency(out, &format!("  -> {}", hop.until), &hop.took);
+    }
     spent(out, &open.spent, open.seconds, open.rate_per_s * open.seconds);
 }
 

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::{all_ended, is_end};
 use crate::arguments::Arguments;
 use crate::cpu::Spent;
+use crate::hops::{self, Hop};
 use crate::journal::{Accepted, Journal, now_us};
 use crate::progress;
 use crate::report::{Latency, Window};
@@ -45,6 +46,8 @@ pub struct OpenLoop {
     pub confirmed: Latency,
     /// From 202 to a customer's reading `OrderConfirmed` in `orders.events`: commit and relay included.
     pub confirmed_seen: Latency,
+    /// Where that time goes.
+    pub hops: Vec<Hop>,
     /// CPU time and memory.
     pub spent: Spent,
 }
@@ -92,6 +95,7 @@ pub async fn run(
         place: Latency::of(measured.iter().map(|order| order.place_us).collect()),
         confirmed: from_202(&measured, &updated(&system.orders.database.pool).await?),
         confirmed_seen: from_202(&measured, &journal.ended()),
+        hops: hops::of(system, &measured.iter().map(|order| order.id).collect::<Vec<_>>()).await?,
         spent,
     };
     Ok((open_loop, journal))
