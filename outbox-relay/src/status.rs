@@ -74,12 +74,14 @@ impl Status {
         Self { database: database.to_owned(), metrics, state }
     }
 
-    /// A fault: logged when it is new or its text is.
+    /// A fault: logged when it is new, or about another row, topic or answer. That no broker answers is logged once,
+    /// though librdkafka words it differently at every attempt.
     pub fn fault(&self, kind: FaultKind, text: &str) {
         let mut state = self.lock();
-        if state.faults.get(&kind).is_none_or(|known| known != text) {
+        let known = state.faults.insert(kind, text.to_owned());
+        let told = known.is_some_and(|known| known == text || kind == FaultKind::Kafka);
+        if !told {
             tracing::error!(database = self.database, fault = kind.name(), "{text}");
-            state.faults.insert(kind, text.to_owned());
             self.metrics.fault(kind.name(), true);
         }
     }

@@ -26,15 +26,15 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let code = error.rdkafka_error_code();
-        if code == Some(RDKafkaErrorCode::Fatal) {
-            self.landing.fail(Failure {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Fatal) => self.landing.fail(Failure {
                 tag: None,
                 topic: None,
                 reason: format!("the producer can not go on: {reason}"),
-            });
-        } else {
-            self.landing.trouble(reason, code == Some(RDKafkaErrorCode::AllBrokersDown));
+            }),
+            // Its text only counts brokers; the one before it says why.
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.landing.all_brokers_down(),
+            _ => self.landing.trouble(reason),
         }
     }
 }

@@ -148,11 +148,13 @@ impl Landing {
     }
 
     /// librdkafka tells of a trouble that it mends by itself.
-    pub(super) fn trouble(&self, reason: &str, brokers_down: bool) {
+    pub(super) fn trouble(&self, reason: &str) {
         reason.clone_into(&mut self.brokers_error.lock().unwrap_or_else(PoisonError::into_inner));
-        if brokers_down {
-            self.brokers_down.store(true, Ordering::Relaxed);
-        }
+    }
+
+    /// librdkafka has no connection to any broker.
+    pub(super) fn all_brokers_down(&self) {
+        self.brokers_down.store(true, Ordering::Relaxed);
     }
 
     /// What librdkafka told last; empty when it never did.

@@ -221,7 +221,10 @@ impl<'a> Publishing<'a> {
             tokio::select! {
                 biased;
                 () = self.worker.shutdown.requested() => return Err(End::Shutdown),
-                done = &mut other => return Ok(done),
+                done = &mut other => {
+                    self.look().await?;
+                    return Ok(done);
+                }
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
             self.look().await?;

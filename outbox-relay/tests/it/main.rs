@@ -1,5 +1,19 @@
 //! The relay's tests: its core explored exhaustively, the program on a real PostgreSQL and a real Kafka.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests: a panic is a finding, state counts are printed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests: a panic is a finding, counts are printed"
+)]
 
+mod audit;
+mod crash;
+mod faults;
+mod lease;
 mod model;
+mod plans;
+mod privileges;
+mod restore;
+mod rounds;
+mod setup;
+mod writers;

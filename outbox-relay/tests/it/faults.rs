@@ -1,0 +1,151 @@
+//! What is missing, refused or away: nothing passes a row that can not be published, the reason is told, it mends.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use waybill_testkit::{TestDatabase, TestTopics, eventually, kafka_bootstrap};
+
+use super::audit::audit;
+use super::setup::{Outbox, SOON, TOPIC, append, append_sized, ask, metric};
+
+/// Waits until `/ready` is 503 and says this.
+async fn not_ready(relay: &waybill_testkit::Process, says: &str) {
+    eventually(SOON, async || {
+        let (status, body) = ask(relay, "/ready").await;
+        (status == 503 && body.contains(says)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_passes_a_row_whose_topic_is_missing() {
+    let outbox = Outbox::new("topic_missing").await;
+    let (topic, late) = (outbox.topics.full(TOPIC), outbox.topics.full("late.events"));
+    let mut connection = outbox.connection().await;
+    append(&mut connection, &topic, 1).await;
+    append(&mut connection, &late, 2).await;
+    append(&mut connection, &topic, 1).await;
+    let mut relay = outbox.relay().spawn();
+    not_ready(&relay, "late.events").await;
+    assert_eq!(metric(&relay, "outbox_relay_fault{database=\"db\",kind=\"topic\"}").await, 1.0);
+    // The lease outlives three times its length here: waiting for a topic does not lose it.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(metric(&relay, "outbox_relay_lease_held").await, 1.0);
+    let records = outbox.topics.read_all(TOPIC, |records| !records.is_empty(), SOON).await;
+    assert_eq!(records.len(), 1, "only what comes before the row is published");
+    outbox.topics.add(&[("late.events", 1)]).await;
+    relay.wait_ready(SOON).await;
+    assert_eq!(audit(&outbox.topics, TOPIC, &outbox.database.pool).await.repeats, 0);
+    assert_eq!(audit(&outbox.topics, "late.events", &outbox.database.pool).await.records, 1);
+    let told = relay.output().matches("can not be written").count();
+    assert_eq!(told, 1, "the reason is told once");
+    assert_eq!(relay.terminate().await, Some(0));
+}
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", kafka_bootstrap()).create().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_passes_a_row_that_the_topic_refuses() {
+    let outbox = Outbox::new("too_large").await;
+    let small = outbox.topics.full("small.events");
+    let new = NewTopic::new(&small, 1, TopicReplication::Fixed(1)).set("max.message.bytes", "2000");
+    admin().create_topics([&new], &AdminOptions::new()).await.unwrap();
+    let mut connection = outbox.connection().await;
+    append(&mut connection, &small, 1).await;
+    append_sized(&mut connection, &small, 1, 10_000).await;
+    append(&mut connection, &small, 1).await;
+    append(&mut connection, &small, 2).await;
+    let mut relay = outbox.relay().spawn();
+    not_ready(&relay, "was refused by topic").await;
+    eventually(SOON, async || {
+        (metric(&relay, "outbox_relay_produce_errors_total").await >= 3.0).then_some(())
+    })
+    .await;
+    let records = outbox.topics.read_all("small.events", |records| !records.is_empty(), SOON).await;
+    assert!(
+        records.iter().all(|record| record.header("ce_sequence") == Some("1")),
+        "nothing passes: {records:?}"
+    );
+    let wider = AlterConfig::new(ResourceSpecifier::Topic(&small)).set("max.message.bytes", "20000");
+    admin().alter_configs([&wider], &AdminOptions::new()).await.unwrap();
+    let audit = audit(&outbox.topics, "small.events", &outbox.database.pool).await;
+    println!("refused, then wider: {audit:?}");
+    relay.wait_ready(SOON).await;
+    assert_eq!(relay.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_without_tables_is_waited_for_and_holds_up_no_other() {
+    let healthy = Outbox::new("other_healthy").await;
+    let bare = TestDatabase::create("other_bare").await;
+    let databases = format!("bare={},db={}", bare.url, healthy.database.url);
+    let mut relay = healthy.relay().env("OUTBOX_RELAY_DATABASES", databases).spawn();
+    not_ready(&relay, "the tables outbox and outbox_relay do not exist").await;
+    let mut connection = healthy.connection().await;
+    append(&mut connection, &healthy.topics.full(TOPIC), 1).await;
+    assert_eq!(audit(&healthy.topics, TOPIC, &healthy.database.pool).await.records, 1);
+    let late = Outbox { database: bare, topics: TestTopics::new() };
+    late.migrate().await;
+    relay.wait_ready(SOON).await;
+    let mut connection = late.connection().await;
+    append(&mut connection, &healthy.topics.full(TOPIC), 2).await;
+    healthy.topics.read_all(TOPIC, |records| records.len() == 2, SOON).await;
+    assert_eq!(relay.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn servers_that_are_away_are_waited_for_and_the_end_is_bounded() {
+    let outbox = Outbox::new("kafka_away").await;
+    let mut connection = outbox.connection().await;
+    append(&mut connection, &outbox.topics.full(TOPIC), 1).await;
+    let nobody = format!("127.0.0.1:{}", waybill_testkit::process::free_port());
+    let mut relay = outbox
+        .relay()
+        .env("KAFKA_BOOTSTRAP_SERVERS", &nobody)
+        .env("WAYBILL_SHUTDOWN_TIMEOUT_MS", "3000")
+        .spawn();
+    not_ready(&relay, &format!("no broker at {nobody}")).await;
+    assert_eq!(relay.terminate().await, Some(0));
+
+    let away = format!("db=postgres://relay@{nobody}/none");
+    let mut relay = outbox.relay().env("OUTBOX_RELAY_DATABASES", away).spawn();
+    not_ready(&relay, "Postgres is away").await;
+    assert_eq!(ask(&relay, "/health").await.0, 200);
+    assert_eq!(relay.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn broken_connections_are_made_again() {
+    let outbox = Outbox::new("terminated").await;
+    let mut relay = outbox.relay().spawn();
+    relay.wait_ready(SOON).await;
+    let mut connection = outbox.connection().await;
+    for _ in 0..3 {
+        append(&mut connection, &outbox.topics.full(TOPIC), 1).await;
+        let ended = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                     where datname = current_database() and application_name = 'outbox-relay'";
+        sqlx::query(ended).execute(&mut connection).await.unwrap();
+        append(&mut connection, &outbox.topics.full(TOPIC), 1).await;
+        audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+        relay.wait_ready(SOON).await;
+    }
+    assert_eq!(relay.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn every_mistake_in_the_settings_is_named_and_ends_it_with_two() {
+    let mut relay = waybill_testkit::Process::named("outbox-relay")
+        .env("OUTBOX_RELAY_DATABASES", "orders=mysql://nowhere")
+        .env("OUTBOX_RELAY_LEASE_MS", "soon")
+        .spawn();
+    assert_eq!(relay.wait_exit(SOON).await, Some(2));
+    let output = relay.output();
+    assert!(
+        output.contains("OUTBOX_RELAY_DATABASES") && output.contains("OUTBOX_RELAY_LEASE_MS"),
+        "{output}"
+    );
+}

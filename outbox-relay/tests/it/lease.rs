@@ -1,0 +1,72 @@
+//! The lease between two relays: one waits, a clean end hands over at once, a kill after the lease.
+
+use std::time::Duration;
+
+use waybill_testkit::eventually;
+
+use super::setup::{Outbox, SOON, ask, metric};
+
+#[tokio::test]
+async fn a_clean_end_hands_over_before_the_lease_runs_out() {
+    let outbox = Outbox::new("handover").await;
+    // A lease far longer than the test: whoever takes over was handed it.
+    let long = || outbox.relay().env("OUTBOX_RELAY_LEASE_MS", "600000");
+    let mut first = long().spawn();
+    first.wait_ready(SOON).await;
+    let mut second = long().spawn();
+    second.wait_output("another relay publishes", SOON).await;
+    assert_eq!(ask(&second, "/ready").await.0, 200, "one that waits is ready to take over");
+    assert_eq!(metric(&second, "outbox_relay_lease_held").await, 0.0);
+    outbox.bulk(100).await;
+    eventually(SOON, async || {
+        (metric(&first, "outbox_relay_published_rows_total").await == 100.0).then_some(())
+    })
+    .await;
+    assert_eq!(first.terminate().await, Some(0));
+    eventually(SOON, async || (metric(&second, "outbox_relay_lease_held").await == 1.0).then_some(())).await;
+    outbox.bulk(50).await;
+    eventually(SOON, async || {
+        (metric(&second, "outbox_relay_published_rows_total").await >= 50.0).then_some(())
+    })
+    .await;
+    assert_eq!(
+        metric(&second, "outbox_relay_published_rows_total").await,
+        50.0,
+        "the position came with the lease"
+    );
+    assert_eq!(outbox.relay_row::<i64>("epoch").await, 2);
+    assert_eq!(second.terminate().await, Some(0));
+    assert_eq!(outbox.relay_row::<Option<String>>("owner").await, None, "the lease is free");
+}
+
+#[tokio::test]
+async fn a_killed_holder_is_followed_when_its_lease_runs_out() {
+    let outbox = Outbox::new("takeover").await;
+    let mut first = outbox.relay().spawn();
+    first.wait_ready(SOON).await;
+    let mut second = outbox.relay().spawn();
+    second.wait_ready(SOON).await;
+    first.kill9().await;
+    eventually(SOON, async || (metric(&second, "outbox_relay_lease_held").await == 1.0).then_some(())).await;
+    outbox.bulk(10).await;
+    eventually(SOON, async || {
+        (metric(&second, "outbox_relay_published_rows_total").await >= 10.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_idle_relay_asks_seldom_and_writes_nothing_but_its_lease() {
+    let outbox = Outbox::new("idle").await;
+    let mut relay = outbox.relay().env("OUTBOX_RELAY_LEASE_MS", "20000").spawn();
+    relay.wait_ready(SOON).await;
+    let transactions = "select xact_commit from pg_stat_database where datname = current_database()";
+    let before: i64 = sqlx::query_scalar(transactions).fetch_one(&outbox.database.pool).await.unwrap();
+    let started = std::time::Instant::now();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let after: i64 = sqlx::query_scalar(transactions).fetch_one(&outbox.database.pool).await.unwrap();
+    let rate = (after - before) as f64 / started.elapsed().as_secs_f64();
+    println!("idle: {rate:.1} transactions/s");
+    assert!(rate <= 50.0, "{rate} idle transactions a second");
+    assert_eq!(outbox.relay_row::<Option<String>>("position_to::text").await, None);
+}

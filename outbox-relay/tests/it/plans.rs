@@ -1,0 +1,120 @@
+//! The plans of the three reads over a million rows: by index, in order, and reading no more than they answer.
+
+use outbox_relay::store::{MEASURE, PIECE, POLL, SETTINGS};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use super::setup::Outbox;
+
+const ROWS: i64 = 1_000_000;
+/// Rows of a piece in these statements.
+const PIECE_ROWS: i64 = 2_000;
+
+/// What the leaves of a plan read.
+#[derive(Debug, Default)]
+struct Reads {
+    rows: f64,
+    sequential: bool,
+}
+
+fn visit(plan: &Value, reads: &mut Reads) {
+    let number = |name: &str| plan[name].as_f64().unwrap_or_default();
+    let kind = plan["Node Type"].as_str().unwrap();
+    if kind.contains("Scan") && !plan["Relation Name"].is_null() {
+        let read = number("Actual Rows")
+            + number("Rows Removed by Filter")
+            + number("Rows Removed by Index Recheck");
+        reads.rows += read * number("Actual Loops");
+        reads.sequential |= kind == "Seq Scan";
+    }
+    for child in plan["Plans"].as_array().into_iter().flatten() {
+        visit(child, reads);
+    }
+}
+
+async fn explain(
+    connection: &mut PgConnection,
+    name: &str,
+    types: &str,
+    statement: &str,
+    values: &str,
+) -> Reads {
+    let prepare = format!("prepare {name} ({types}) as {statement}");
+    sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *connection).await.unwrap();
+    let explain = format!("explain (analyze, format json) execute {name} ({values})");
+    let plan: Value = sqlx::query_scalar(AssertSqlSafe(explain)).fetch_one(&mut *connection).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(format!("deallocate {name}"))).execute(&mut *connection).await.unwrap();
+    let mut reads = Reads::default();
+    visit(&plan[0]["Plan"], &mut reads);
+    assert!(!reads.sequential, "{name} reads a table from end to end: {plan:#}");
+    println!("{name} ({values}): reads {} rows", reads.rows);
+    reads
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_million_rows_every_read_goes_by_index() {
+    let outbox = Outbox::new("plans").await;
+    let mut connection = outbox.connection().await;
+    // A straggler takes its transaction id and an id before everybody and commits after.
+    let mut straggler = PgConnection::connect(&outbox.database.url).await.unwrap();
+    sqlx::raw_sql("begin").execute(&mut straggler).await.unwrap();
+    insert(&mut straggler, 10).await;
+    let before: String = scalar(&mut connection, "select pg_current_snapshot()::text").await;
+    for _ in 0..10 {
+        insert(&mut connection, ROWS / 10).await;
+    }
+    let middle: String = scalar(&mut connection, "select pg_current_snapshot()::text").await;
+    sqlx::raw_sql("commit").execute(&mut straggler).await.unwrap();
+    insert(&mut connection, 100).await;
+    let after: String = scalar(&mut connection, "select pg_current_snapshot()::text").await;
+    let high: i64 = scalar(&mut connection, "select max(id) from outbox").await;
+    let xmax = |snapshot: &str| snapshot.split(':').nth(1).unwrap().to_owned();
+    let running = |snapshot: &str| snapshot.split(':').nth(2).unwrap().to_owned();
+    sqlx::raw_sql(SETTINGS).execute(&mut connection).await.unwrap();
+
+    let c = &mut connection;
+    let poll = |snapshot: &str| {
+        format!("'{}', '{{{}}}', {}, 4000000", xmax(snapshot), running(snapshot), PIECE_ROWS + 1)
+    };
+    let types = "text, text, bigint, bigint";
+    assert_eq!(explain(c, "poll_idle", types, POLL, &poll(&after)).await.rows, 0.0);
+    assert_eq!(
+        explain(c, "poll_small", types, POLL, &poll(&middle)).await.rows,
+        110.0,
+        "the hundred and the straggler's"
+    );
+    let large = explain(c, "poll_large", types, POLL, &poll(&before)).await;
+    assert!(large.rows <= (2 * PIECE_ROWS + 2) as f64, "a poll that finds too much stops at once");
+
+    let edges = format!("'{}', '{}', '{{}}'", xmax(&before), xmax(&after));
+    let types = "text, text, text, text, bigint";
+    let measure =
+        explain(c, "measure", types, MEASURE, &format!("{edges}, '{{{}}}', 0", running(&before))).await;
+    assert!(measure.rows <= (ROWS + 110) as f64, "one pass");
+
+    let types = "text, text, text, text, bigint, bigint, bigint, bigint, bigint";
+    let rest = |after: i64| format!("{after}, 10, {high}, {PIECE_ROWS}, 4000000");
+    for at in [0, ROWS / 2, high - 50] {
+        let values = format!("{edges}, '{{{}}}', {}", running(&before), rest(at));
+        let piece = explain(c, "piece", types, PIECE, &values).await;
+        assert!(piece.rows <= (PIECE_ROWS + 20) as f64, "a piece reads what it answers");
+    }
+    // A round of the straggler alone: its ids are old, a million published rows lie between them and its end.
+    let edges = format!("'{}', '{}', '{{}}'", xmax(&middle), xmax(&after));
+    let values = format!("{edges}, '{{{}}}', 0, {}, {high}, {PIECE_ROWS}, 4000000", running(&middle), ROWS);
+    let piece = explain(c, "piece_straggler", types, PIECE, &values).await;
+    assert!(piece.rows <= 200.0, "published rows are not read again");
+}
+
+async fn insert(connection: &mut PgConnection, rows: i64) {
+    let statement = "insert into outbox (message_id, topic, key, headers, payload)
+        select gen_random_uuid(), 't', convert_to('k' || n % 100, 'UTF8'), '{}', '\\x00' from generate_series(1, $1) n";
+    sqlx::query(statement).bind(rows).execute(connection).await.unwrap();
+}
+
+async fn scalar<T>(connection: &mut PgConnection, statement: &'static str) -> T
+where
+    T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    sqlx::query_scalar(statement).fetch_one(connection).await.unwrap()
+}

@@ -1,0 +1,106 @@
+//! Large rounds: read in pieces, resumed inside after a kill, mixed with stragglers of old transactions.
+
+use sqlx::Connection as _;
+use waybill_testkit::eventually;
+
+use super::audit::audit;
+use super::setup::{Outbox, SOON, TOPIC, append, append_sized, metric};
+
+/// Rows of one aggregate in one transaction.
+async fn backlog(outbox: &Outbox, transactions: i32, rows: i32) {
+    let mut connection = outbox.connection().await;
+    let topic = outbox.topics.full(TOPIC);
+    for aggregate in 1..=transactions {
+        let mut transaction = connection.begin().await.unwrap();
+        for _ in 0..rows {
+            append(&mut transaction, &topic, aggregate).await;
+        }
+        transaction.commit().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_round_is_resumed_where_it_was_acknowledged() {
+    let outbox = Outbox::new("resume").await;
+    backlog(&outbox, 10, 400).await;
+    // Small pieces, little in flight, position stored at every turn: there is an inside to be killed in.
+    let mut relay = outbox
+        .relay()
+        .env("OUTBOX_RELAY_PIECE_ROWS_MAX", "50")
+        .env("OUTBOX_RELAY_IN_FLIGHT_ROWS_MAX", "100")
+        .env("OUTBOX_RELAY_POSITION_INTERVAL_MS", "10")
+        .env("OUTBOX_RELAY_LINGER_MS", "50")
+        .spawn();
+    let inside = "select position_id from outbox_relay where position_to is not null and position_id > 0";
+    eventually(SOON, async || {
+        sqlx::query_scalar::<_, i64>(inside).fetch_optional(&outbox.database.pool).await.unwrap()
+    })
+    .await;
+    relay.kill9().await;
+    let stored: i64 = outbox.relay_row("position_id").await;
+    let done: i64 = sqlx::query_scalar("select count(*) from outbox where id <= $1")
+        .bind(stored)
+        .fetch_one(&outbox.database.pool)
+        .await
+        .unwrap();
+    assert!((1..4_000).contains(&done), "killed inside the round: {done} of 4000 stored");
+    relay.restart();
+    let audit = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    println!("killed at {done} of 4000: {audit:?}");
+    eventually(SOON, async || {
+        (outbox.relay_row::<Option<String>>("position_to::text").await.is_none()).then_some(())
+    })
+    .await;
+    assert_eq!(metric(&relay, "outbox_relay_published_rows_total").await, (4_000 - done) as f64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stragglers_and_bulk_transactions_keep_their_place() {
+    let outbox = Outbox::new("stragglers").await;
+    let topic = outbox.topics.full(TOPIC);
+    let mut relay = outbox.relay().env("OUTBOX_RELAY_PIECE_ROWS_MAX", "64").spawn();
+    relay.wait_ready(SOON).await;
+    // Three transactions append early and stay open while others commit and are published.
+    let mut open = Vec::new();
+    for aggregate in [11, 12, 13] {
+        let mut connection = outbox.connection().await;
+        sqlx::raw_sql("begin").execute(&mut connection).await.unwrap();
+        for _ in 0..150 {
+            append(&mut connection, &topic, aggregate).await;
+        }
+        open.push(connection);
+    }
+    backlog(&outbox, 5, 100).await;
+    eventually(SOON, async || {
+        (metric(&relay, "outbox_relay_published_rows_total").await >= 500.0).then_some(())
+    })
+    .await;
+    for connection in &mut open {
+        append(connection, &topic, 14).await;
+        sqlx::raw_sql("commit").execute(connection).await.unwrap();
+    }
+    backlog(&outbox, 5, 20).await;
+    let audit = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    assert_eq!((audit.records, audit.repeats), (450 + 3 + 600, 0));
+    assert_eq!(relay.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_payloads_are_bounded_by_bytes() {
+    let outbox = Outbox::new("bytes").await;
+    let topic = outbox.topics.full(TOPIC);
+    let mut connection = outbox.connection().await;
+    let sizes = [0, 917_504, 3, 500_000, 917_504, 917_504, 1, 600_000];
+    for (place, bytes) in sizes.into_iter().enumerate() {
+        append_sized(&mut connection, &topic, i32::try_from(place % 2).unwrap() + 1, bytes).await;
+    }
+    let mut relay = outbox
+        .relay()
+        .env("OUTBOX_RELAY_PIECE_BYTES_MAX", "1000000")
+        .env("OUTBOX_RELAY_IN_FLIGHT_BYTES_MAX", "1000000")
+        .spawn();
+    let audit = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    assert_eq!((audit.records, audit.repeats), (sizes.len(), 0));
+    assert!(metric(&relay, "outbox_relay_piece_rows_count").await >= 3.0, "read in several pieces");
+    assert_eq!(relay.terminate().await, Some(0));
+}
