@@ -14,6 +14,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::instance::Instance;
+use crate::random;
 use crate::state::replace_file;
 
 /// A signing key with its name in the JWKS.
@@ -42,7 +43,7 @@ pub(crate) fn ensure(instance: &Instance) -> Result<Key> {
 }
 
 fn make(file: &Path) -> Result<()> {
-    let key = SigningKey::from_bytes(&rand::random());
+    let key = SigningKey::from_bytes(&random::bytes());
     let pem = key.to_pkcs8_pem(LineEnding::LF).context("could not encode the new signing key")?;
     // Readable by the owner alone from the first byte on.
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);

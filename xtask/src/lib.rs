@@ -26,6 +26,7 @@ mod layout;
 mod ports;
 mod prerequisites;
 mod process;
+mod random;
 mod run;
 mod servers;
 mod services;

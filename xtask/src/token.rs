@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::keys::{self, Key};
 use crate::layout::Layout;
-use crate::say;
+use crate::{random, say};
 
 /// How long a token lives when nobody says, in seconds: a working day.
 const LIFETIME_S: u64 = 8 * 60 * 60;
@@ -79,7 +79,7 @@ fn looks_like_uuid(text: &str) -> bool {
 
 /// A random UUID (version 4) for a customer nobody has been before.
 pub(crate) fn random_uuid() -> String {
-    let mut bytes: [u8; 16] = rand::random();
+    let mut bytes = random::bytes::<16>();
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::http::{self, Answer};
 use crate::instance::Instance;
 use crate::keys;
+use crate::random;
 use crate::say;
 use crate::state::State;
 use crate::token::{self, Role};
@@ -61,7 +62,7 @@ impl Shop {
             payments: url("payments")?,
             customer: token::sign(&key, &token::random_uuid(), Role::Customer, TOKEN_TTL_S)?,
             admin: token::sign(&key, "xtask-demo", Role::Admin, TOKEN_TTL_S)?,
-            run: format!("{:06x}", rand::random::<u32>() & 0xff_ffff),
+            run: random::hex::<3>(),
         })
     }
 

@@ -13,7 +13,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use super::{Context, Fetched, KAFKA, make_dir, wait_for};
 use crate::launch::Program;
 use crate::supervisor;
-use crate::{prerequisites, run};
+use crate::{prerequisites, random, run};
 
 /// The broker's heap: enough for development and tests; it is 370 MB resident.
 const HEAP: &str = "-Xmx512m";
@@ -117,7 +117,7 @@ fn format(context: Context<'_>, fetched: &Fetched, dir: &Path, properties: &Path
     if data.exists() {
         fs::remove_dir_all(&data).with_context(|| format!("could not remove {}", data.display()))?;
     }
-    let cluster = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
+    let cluster = BASE64_URL_SAFE_NO_PAD.encode(random::bytes::<16>());
     let mut command = Command::new(prerequisites::java());
     command.args([
         "-XX:TieredStopAtLevel=1",

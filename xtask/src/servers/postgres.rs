@@ -13,7 +13,7 @@ use crate::account::Account;
 use crate::launch::Program;
 use crate::state::StopSignal;
 use crate::supervisor::{self, Spec};
-use crate::{run, say};
+use crate::{random, run, say};
 
 /// How long it may take to stop before SIGKILL, in seconds: the fast shutdown writes one checkpoint.
 const STOP_TIMEOUT_S: u64 = 12;
@@ -167,7 +167,7 @@ fn outside_data(context: Context<'_>, account: &Account) -> Result<PathBuf> {
                 fs::remove_dir_all(&lives)
                     .with_context(|| format!("could not remove {}", lives.display()))?;
             }
-            let data = lives.join(format!("{:016x}", rand::random::<u64>()));
+            let data = lives.join(random::hex::<8>());
             fs::write(&mark, data.display().to_string())
                 .context("could not note where PostgreSQL's data is")?;
             data

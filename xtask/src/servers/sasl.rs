@@ -4,6 +4,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest as _, Sha256};
 
+use crate::random;
+
 /// The most rounds a server may ask for: PostgreSQL's default is 4,096; a million would take a second.
 const ITERATIONS_MAX: u32 = 1_000_000;
 /// SHA-256's block, in bytes.
@@ -20,7 +22,7 @@ pub(crate) struct Scram {
 
 impl Scram {
     pub(crate) fn begin(password: &str) -> Self {
-        Self::with_nonce(password, &BASE64_STANDARD.encode(rand::random::<[u8; 18]>()))
+        Self::with_nonce(password, &BASE64_STANDARD.encode(random::bytes::<18>()))
     }
 
     fn with_nonce(password: &str, nonce: &str) -> Self {
