@@ -120,6 +120,7 @@ fn deny(layout: &Layout, stop: &Stop) -> Result<Report> {
 /// Bans that look like a range and are none: cargo-deny takes `crate = "x@<2"` for the one version 2.
 fn lame_bans(rules: &str) -> Vec<String> {
     let lame = |line: &str| {
+        let line = line.split_once('#').map_or(line, |(rule, _)| rule);
         line.split_once("crate = \"").is_some_and(|(_, name)| name.contains("@<") || name.contains("@>"))
     };
     let lines = rules.lines().enumerate().filter(|(_, line)| lame(line));

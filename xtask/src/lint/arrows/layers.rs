@@ -1,4 +1,4 @@
-//! Arrows between the folders of a service, read from the paths in its source.
+//! Arrows between the folders of a service, and from it to what has one home, read from its source.
 use std::path::Path;
 
 use crate::lint::rust_source::masked;
@@ -17,18 +17,54 @@ const ARROWS: [(&str, &[&str]); 6] = [
 /// Crates that the pure domain does not touch.
 const IMPURE: [&str; 5] = ["sqlx", "axum", "rdkafka", "tokio", "reqwest"];
 
+/// What lies or can not be tested when a service takes it by itself, with its home.
+const HOMES: [(&str, &str); 8] = [
+    ("Utc::now", "waybill_runtime::clock tells the time"),
+    ("SystemTime::now", "waybill_runtime::clock tells the time"),
+    ("Uuid::now_v7", "waybill_runtime::clock makes ids"),
+    ("Uuid::new_v4", "waybill_runtime::clock makes ids"),
+    ("rand::", "waybill_runtime gives ids and jitter"),
+    ("env::var", "waybill_runtime::config reads the environment, once"),
+    ("tokio::spawn", "waybill_host and waybill_http start tasks and wait for them"),
+    ("FutureProducer", "events go through the outbox"),
+];
+
 /// What breaks an arrow in one file, one sentence each.
 pub(super) fn violations(file: &Path, text: &str) -> Vec<String> {
     let Some(module) = module(file) else { return Vec::new() };
+    let code = masked(text);
+    let mut found = strays(file, &code);
+    found.extend(wrong_arrows(file, &code, &module));
+    found
+}
+
+/// Uses of what has its home elsewhere.
+fn strays(file: &Path, code: &str) -> Vec<String> {
+    let lines = code.lines().enumerate();
+    let of_line = |(at, line): (usize, &str)| {
+        let strays = HOMES.iter().filter(|(name, _)| names(line, name)).collect::<Vec<_>>();
+        strays
+            .into_iter()
+            .map(move |(name, home)| format!("{}:{}: no {name} in a service: {home}", file.display(), at + 1))
+    };
+    lines.flat_map(of_line).collect()
+}
+
+/// Whether a line of code names this, not merely something that ends like it.
+fn names(line: &str, name: &str) -> bool {
+    let whole = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    line.match_indices(name).any(|(at, _)| whole(at))
+}
+
+fn wrong_arrows(file: &Path, code: &str, module: &[String]) -> Vec<String> {
     let Some((layer, allowed)) =
         ARROWS.iter().find(|(layer, _)| Some(layer) == module.first().map(String::as_str).as_ref())
     else {
         return Vec::new();
     };
-    let code = masked(text);
     let mut found = Vec::new();
-    for (number, line) in statements(&code) {
-        for used in used_modules(&line, &module) {
+    for (number, line) in statements(code) {
+        for used in used_modules(&line, module) {
             let known = ARROWS.iter().any(|(layer, _)| *layer == used);
             if known && used != *layer && !allowed.contains(&used.as_str()) {
                 found.push(format!(
@@ -153,6 +189,16 @@ mod tests {
         assert_eq!(found("services/orders/src/store/orders.rs", "use crate::commands::place_order;"), 1);
         assert_eq!(found("services/orders/src/commands/place_order.rs", "use crate::http::error;"), 1);
         assert_eq!(found("services/orders/src/consumers/inventory.rs", "use crate::store::orders;"), 1);
+    }
+
+    #[test]
+    fn planted_strays_are_found() {
+        let command = "services/orders/src/commands/place_order.rs";
+        assert_eq!(found(command, "let now = chrono::Utc::now();"), 1);
+        assert_eq!(found(command, "let dir = std::env::var(\"DIR\");"), 1);
+        assert_eq!(found(command, "tokio::spawn(async {});"), 1);
+        assert_eq!(found(command, "let now = clock.now(); operand::new();"), 0);
+        assert_eq!(found("services/orders/tests/it/main.rs", "Uuid::now_v7()"), 0, "tests may");
     }
 
     #[test]
