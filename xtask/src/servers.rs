@@ -71,7 +71,10 @@ impl Sources {
     pub(crate) fn choose(docker: bool) -> Self {
         let choose = |variable: &str| match env::var(variable) {
             Ok(address) if !address.trim().is_empty() => {
-                say::progress(&format!("using the server of {variable}: {address}"));
+                say::progress(&format!(
+                    "using the server of {variable}: {}",
+                    wire::without_password(&address)
+                ));
                 Source::Given(address)
             }
             _ if docker => Source::Compose,
@@ -112,6 +115,7 @@ pub(crate) struct Context<'a> {
 /// Starts what is ours, side by side, and waits until both answer.
 pub(crate) fn start(context: Context<'_>, sources: &Sources, tuning: postgres::Tuning) -> Result<Addresses> {
     if sources.compose() {
+        compose::check()?;
         // Noted first: a start that fails half-way has containers to stop too.
         context.board.change(|state| state.docker = true)?;
         compose::up(context.layout, context.stop)?;

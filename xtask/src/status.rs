@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use crate::layout::Layout;
-use crate::servers::{KAFKA, POSTGRES};
+use crate::servers::{KAFKA, POSTGRES, wire};
 use crate::state::{Phase, State};
 use crate::{say, services};
 
@@ -69,7 +69,7 @@ fn print(state: &State) {
         None => "no process of ours".to_owned(),
     };
     for (name, address) in [(KAFKA, &state.kafka), (POSTGRES, &state.postgres)] {
-        if let Some(address) = address {
+        if let Some(address) = address.as_deref().map(wire::without_password) {
             say::answer(&format!("  {name:<13} {address:<48} {}", place(name)));
         }
     }

@@ -5,17 +5,23 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::layout::Layout;
-use crate::run::{self, on_path};
+use crate::run;
 use crate::say;
 use crate::stop::Stop;
 
-/// Starts the containers and waits for their health checks.
-pub(super) fn up(layout: &Layout, stop: &Stop) -> Result<()> {
-    if !on_path("docker") {
+/// Fails with what to do when there is no docker with its compose plugin.
+pub(super) fn check() -> Result<()> {
+    let version = Command::new("docker").args(["compose", "version"]).output();
+    if !version.is_ok_and(|output| output.status.success()) {
         bail!(
-            "--docker needs the docker client with its compose plugin; without it, `cargo xtask up` starts its own servers"
+            "--docker needs docker with its compose plugin (`docker compose version` fails): install docker-compose-plugin, or leave --docker out and `cargo xtask up` starts its own servers"
         );
     }
+    Ok(())
+}
+
+/// Starts the containers and waits for their health checks.
+pub(super) fn up(layout: &Layout, stop: &Stop) -> Result<()> {
     say::progress("starting Kafka and Postgres with docker compose ...");
     run::tool(compose(layout).args(["up", "--detach", "--wait", "kafka", "postgres"]), stop)
 }

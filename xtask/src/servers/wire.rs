@@ -71,6 +71,15 @@ pub(crate) fn with_database(url: &str, database: &str) -> Result<String> {
     Ok(format!("{}{server}/{database}{options}", &rest[..scheme_end]))
 }
 
+/// The URL as it may be shown: its password is replaced by stars.
+pub(crate) fn without_password(url: &str) -> String {
+    let login = url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)));
+    match login.and_then(|(scheme, (login, place))| Some((scheme, login.split_once(':')?.0, place))) {
+        Some((scheme, user, place)) => format!("{scheme}://{user}:***@{place}"),
+        None => url.to_owned(),
+    }
+}
+
 fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -256,6 +265,13 @@ mod tests {
         let url = "postgres://me:p%40ss@h:1/postgres?sslmode=disable";
         assert_eq!(with_database(url, "orders").unwrap(), "postgres://me:p%40ss@h:1/orders?sslmode=disable");
         assert_eq!(with_database("postgres://me@h", "orders").unwrap(), "postgres://me@h/orders");
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(without_password("postgres://me:secret@h:1/db"), "postgres://me:***@h:1/db");
+        assert_eq!(without_password("postgres://me@h:1/db"), "postgres://me@h:1/db");
+        assert_eq!(without_password("127.0.0.1:9092,127.0.0.1:9093"), "127.0.0.1:9092,127.0.0.1:9093");
     }
 
     #[test]
