@@ -7,3 +7,4 @@ mod inbox;
 mod kafka;
 mod ledger;
 mod partitions;
+mod retry_model;
