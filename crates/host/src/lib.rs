@@ -20,6 +20,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
+use axum::routing::any;
 use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 use tokio::net::TcpListener;
@@ -97,7 +98,9 @@ impl Host {
         let (started, is_started) = watch::channel(false);
         let health = health::router(&service, &pool, &kafka, is_started.clone());
         let keys = prepare::verifier(&common, &shutdown);
-        let (listener, verifier) = while_serving(listener, health.clone(), keys).await?;
+        // Not 404: a client would take the API's absence for the answer.
+        let early = health.clone().route("/api/{*path}", any(async || starting()));
+        let (listener, verifier) = while_serving(listener, early, keys).await?;
         let Some(verifier) = verifier.context("WAYBILL_JWKS has no usable keys")? else {
             return Ok(ExitReason::Requested);
         };
@@ -152,6 +155,10 @@ async fn when_started(
     if *is_started.borrow() {
         return next.run(request).await;
     }
+    starting()
+}
+
+fn starting() -> Response {
     ApiError::unavailable("the service is starting; /ready tells for what it waits", STARTING_RETRY_AFTER_S)
         .into_response()
 }

@@ -47,7 +47,32 @@ async fn without_servers_a_service_waits_and_says_so() {
         assert_eq!(ready.status(), 503, "{binary} is not ready");
         let body = ready.text().await.unwrap();
         assert!(body.contains(dependency), "{binary} says why: {body}");
-        assert_eq!(process.terminate().await, Some(0), "{binary} stops without its servers: {}", process.output());
+        assert_eq!(
+            process.terminate().await,
+            Some(0),
+            "{binary} stops without its servers: {}",
+            process.output()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_keys_the_api_says_try_again() {
+    for (binary, path) in [
+        ("waybill-orders", "/api/v1/orders"),
+        ("waybill-inventory", "/api/v1/products"),
+        ("waybill-payments", "/api/v1/payments/01900000-0000-7000-8000-000000000000"),
+    ] {
+        let process = Process::named(binary)
+            .env("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none")
+            .env("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+            .env("WAYBILL_JWKS", "http://127.0.0.1:1/jwks.json")
+            .spawn();
+        process.wait_output("waiting for the JWKS", LIMIT).await;
+        // Not 404: that would be an answer.
+        let early = reqwest::get(format!("{}{path}", process.url)).await.unwrap();
+        assert_eq!(early.status(), 503, "{binary}");
+        assert!(early.headers().contains_key("Retry-After"), "{binary}");
     }
 }
 
