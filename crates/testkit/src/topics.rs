@@ -169,6 +169,29 @@ impl TestTopics {
         }
         records
     }
+
+    /// Reads the topic (`name` without prefix) from its beginning to the end it has at this moment, without a group.
+    ///
+    /// # Panics
+    /// When `timeout` passes first.
+    pub async fn read_to_end(&self, name: &str, timeout: Duration) -> Vec<OwnedRecord> {
+        let topic = self.full(name);
+        let consumer = reader(&topic);
+        let mut ends = ends(&consumer, &topic);
+        let reading = async {
+            let mut records = Vec::new();
+            while !ends.is_empty() {
+                let message = consumer.recv().await.unwrap_or_else(|e| panic!("reading {topic}: {e}"));
+                if ends.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+                    ends.remove(&message.partition());
+                }
+                records.push(owned(&message));
+            }
+            records
+        };
+        let read = tokio::time::timeout(timeout, reading).await;
+        read.unwrap_or_else(|_| panic!("{topic} was not read to its end within {timeout:?}"))
+    }
 }
 
 impl Default for TestTopics {
@@ -232,6 +255,18 @@ fn reader(topic: &str) -> StreamConsumer {
     assert!(assignment.count() > 0, "{topic} does not exist: make it with TestTopics::create");
     consumer.assign(&assignment).expect("assigning partitions");
     consumer
+}
+
+/// The end of each partition that holds anything.
+fn ends(consumer: &StreamConsumer, topic: &str) -> BTreeMap<i32, i64> {
+    let assignment = consumer.assignment().expect("a reader is assigned");
+    let partitions = assignment.elements_for_topic(topic).iter().map(|e| e.partition()).collect::<Vec<_>>();
+    let end = |partition| {
+        let (low, high) =
+            consumer.fetch_watermarks(topic, partition, BROKER_WAIT).expect("a partition's end");
+        (high > low).then_some((partition, high))
+    };
+    partitions.into_iter().filter_map(end).collect()
 }
 
 fn owned(message: &impl Message) -> OwnedRecord {

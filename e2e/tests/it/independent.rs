@@ -22,7 +22,9 @@ async fn another_avro_implementation_reads_our_topics() {
     shop.payment_becomes(&id, "captured").await;
     let mut frames = String::new();
     let mut kinds = Vec::new();
-    for (topic, count) in [("orders.events", 2), ("inventory.commands", 2), ("inventory.events", 4), ("payments.events", 2)] {
+    for (topic, count) in
+        [("orders.events", 2), ("inventory.commands", 2), ("inventory.events", 4), ("payments.events", 2)]
+    {
         let records = system.topics.read_all(topic, |records| records.len() >= count, READ_TIMEOUT).await;
         for record in records {
             kinds.push(record.header("ce_type").unwrap().to_owned());
@@ -36,7 +38,10 @@ async fn another_avro_implementation_reads_our_topics() {
     let values = decoded(&frames);
     assert_eq!(values.len(), kinds.len());
     for (value, kind) in values.iter().zip(&kinds) {
-        assert!(value["name"].as_str().unwrap().ends_with(&format!(".{kind}")), "{value} is said to be {kind}");
+        assert!(
+            value["name"].as_str().unwrap().ends_with(&format!(".{kind}")),
+            "{value} is said to be {kind}"
+        );
     }
     let placed = &values[kinds.iter().position(|kind| kind == "OrderPlaced").unwrap()]["value"];
     assert_eq!(placed["order_id"], id.as_str());
@@ -57,5 +62,9 @@ fn decoded(frames: &str) -> Vec<Value> {
     python.stdin.take().unwrap().write_all(frames.as_bytes()).unwrap();
     let output = python.wait_with_output().unwrap();
     assert!(output.status.success(), "schemas/verify.py: {}", output.status);
-    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }

@@ -1,10 +1,20 @@
 //! The four stories and what else must be seen from outside, on a system of real processes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "shown with a failure: the seed, and how much was going on")]
 
 mod audit;
+mod books;
+mod deliveries;
+mod faults;
+mod hang_ups;
 mod independent;
+mod invariants;
+mod journal;
 mod lifecycle;
+mod load;
+mod poison;
+mod sagas;
 mod shop;
 mod stories;
 mod system;

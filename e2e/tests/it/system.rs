@@ -8,6 +8,26 @@ use waybill_testkit::{Process, TestDatabase, TestTopics, Tokens, kafka_bootstrap
 /// Longest wait for a process to be ready: debug builds on a busy machine.
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// One of the services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Service {
+    Orders,
+    Inventory,
+    Payments,
+}
+
+impl Service {
+    pub(crate) const ALL: [Self; 3] = [Self::Orders, Self::Inventory, Self::Payments];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Orders => "orders",
+            Self::Inventory => "inventory",
+            Self::Payments => "payments",
+        }
+    }
+}
+
 pub(crate) struct System {
     // Processes first: they are dropped (killed) before the databases and topics they use.
     pub(crate) orders: Process,
@@ -19,38 +39,54 @@ pub(crate) struct System {
     pub(crate) orders_db: TestDatabase,
     pub(crate) inventory_db: TestDatabase,
     pub(crate) payments_db: TestDatabase,
+    settings: Vec<(&'static str, &'static str)>,
 }
 
 impl System {
     /// Starts everything and waits until all of it is ready.
     pub(crate) async fn start(hint: &str) -> Self {
+        Self::start_with(hint, &[]).await
+    }
+
+    /// The same with more settings (environment variables) for every process.
+    pub(crate) async fn start_with(hint: &str, settings: &[(&'static str, &'static str)]) -> Self {
         let topics = TestTopics::new();
-        topics_apply(&topics.prefix).await;
+        topics_apply(&topics).await;
         let tokens = Tokens::new();
         let orders_db = TestDatabase::create(&format!("{hint}_orders")).await;
         let inventory_db = TestDatabase::create(&format!("{hint}_inventory")).await;
         let payments_db = TestDatabase::create(&format!("{hint}_payments")).await;
-        let service = |name: &str, database: &TestDatabase| {
-            common(Process::named(name), &topics.prefix)
-                .env("DATABASE_URL", database.url.as_str())
-                .env("WAYBILL_JWKS", tokens.jwks_path().to_str().unwrap())
-                .spawn()
+        let databases = [&orders_db, &inventory_db, &payments_db];
+        let [orders, inventory, payments] = Service::ALL.map(|service| {
+            let database = databases[service as usize];
+            service_builder(service, &topics, &tokens, database, settings).spawn()
+        });
+        let relay = relay_builder(&topics, databases, settings).spawn();
+        let settings = settings.to_vec();
+        let mut system = Self {
+            orders,
+            inventory,
+            payments,
+            relay,
+            tokens,
+            topics,
+            orders_db,
+            inventory_db,
+            payments_db,
+            settings,
         };
-        let orders = service("waybill-orders", &orders_db);
-        let inventory = service("waybill-inventory", &inventory_db);
-        let payments = service("waybill-payments", &payments_db);
-        let databases =
-            [("orders", &orders_db), ("inventory", &inventory_db), ("payments", &payments_db)]
-                .map(|(name, database)| format!("{name}={}", database.url));
-        let relay = common(Process::named("outbox-relay"), &topics.prefix)
-            .env("OUTBOX_RELAY_DATABASES", databases.join(","))
-            .spawn();
-        let mut system =
-            Self { orders, inventory, payments, relay, tokens, topics, orders_db, inventory_db, payments_db };
-        for process in [&mut system.orders, &mut system.inventory, &mut system.payments, &mut system.relay] {
+        system.all_ready().await;
+        system
+    }
+
+    /// Waits until every process is ready.
+    ///
+    /// # Panics
+    /// When one of them has ended.
+    pub(crate) async fn all_ready(&mut self) {
+        for process in [&mut self.orders, &mut self.inventory, &mut self.payments, &mut self.relay] {
             process.wait_ready(READY_TIMEOUT).await;
         }
-        system
     }
 
     /// Starts a process again after it was killed and waits until it is ready.
@@ -58,16 +94,85 @@ impl System {
         process.restart();
         process.wait_ready(READY_TIMEOUT).await;
     }
+
+    /// Another process of the service: one more member of its group.
+    pub(crate) fn member(&self, service: Service) -> Process {
+        service_builder(service, &self.topics, &self.tokens, self.database(service), &self.settings).spawn()
+    }
+
+    /// A second relay on the same databases.
+    pub(crate) fn second_relay(&self) -> Process {
+        relay_builder(&self.topics, self.databases(), &self.settings).spawn()
+    }
+
+    pub(crate) fn process(&mut self, service: Service) -> &mut Process {
+        match service {
+            Service::Orders => &mut self.orders,
+            Service::Inventory => &mut self.inventory,
+            Service::Payments => &mut self.payments,
+        }
+    }
+
+    pub(crate) fn database(&self, service: Service) -> &TestDatabase {
+        self.databases()[service as usize]
+    }
+
+    /// In the order of [`Service::ALL`].
+    pub(crate) fn databases(&self) -> [&TestDatabase; 3] {
+        [&self.orders_db, &self.inventory_db, &self.payments_db]
+    }
 }
 
-fn common(builder: ProcessBuilder, prefix: &str) -> ProcessBuilder {
-    builder.env("KAFKA_BOOTSTRAP_SERVERS", kafka_bootstrap()).env("WAYBILL_TOPIC_PREFIX", prefix)
+fn service_builder(
+    service: Service,
+    topics: &TestTopics,
+    tokens: &Tokens,
+    database: &TestDatabase,
+    settings: &[(&'static str, &'static str)],
+) -> ProcessBuilder {
+    common(Process::named(&format!("waybill-{}", service.name())), topics, settings)
+        .env("DATABASE_URL", database.url.as_str())
+        .env("WAYBILL_JWKS", tokens.jwks_path().to_str().unwrap())
+}
+
+fn relay_builder(
+    topics: &TestTopics,
+    databases: [&TestDatabase; 3],
+    settings: &[(&'static str, &'static str)],
+) -> ProcessBuilder {
+    let named = Service::ALL.map(|service| format!("{}={}", service.name(), databases[service as usize].url));
+    common(Process::named("outbox-relay"), topics, settings).env("OUTBOX_RELAY_DATABASES", named.join(","))
+}
+
+fn common(
+    builder: ProcessBuilder,
+    topics: &TestTopics,
+    settings: &[(&'static str, &'static str)],
+) -> ProcessBuilder {
+    let builder = builder
+        .env("KAFKA_BOOTSTRAP_SERVERS", kafka_bootstrap())
+        .env("WAYBILL_TOPIC_PREFIX", topics.prefix.as_str());
+    settings.iter().fold(builder, |builder, (name, value)| builder.env(name, *value))
 }
 
 /// Makes the manifest's topics as an operator would.
-async fn topics_apply(prefix: &str) {
-    let apply = common(Process::named("waybillctl"), prefix).without_http().arg("topics").arg("apply");
+async fn topics_apply(topics: &TestTopics) {
+    let apply = common(Process::named("waybillctl"), topics, &[]).without_http().arg("topics").arg("apply");
     let mut process = apply.spawn();
     let code = process.wait_exit(READY_TIMEOUT).await;
     assert_eq!(code, Some(0), "waybillctl topics apply: {}", process.output());
+    topics.adopt(TOPICS);
 }
+
+/// What `topics apply` makes, to be deleted at the end.
+const TOPICS: [&str; 9] = [
+    "orders.events",
+    "inventory.commands",
+    "inventory.events",
+    "payments.commands",
+    "payments.events",
+    "inventory.commands.inventory.dlq",
+    "inventory.events.orders.dlq",
+    "payments.commands.payments.dlq",
+    "payments.events.orders.dlq",
+];

@@ -1,0 +1,213 @@
+//! What must be true when all has come to rest, whatever happened before: every story ends with [`hold`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sqlx::PgPool;
+use waybill_testkit::TestDatabase;
+
+use crate::journal::Accepted;
+use crate::system::{Service, System};
+use crate::{audit, books, sagas};
+
+/// Longest wait until all has come to rest: a payment whose worker was killed comes up again after 30 s, leases and
+/// group members have to run out first, and the machine may be busy.
+const REST_TIMEOUT: Duration = Duration::from_secs(150);
+/// Pause between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// How many of the journal's keys are asked again.
+const KEYS_ASKED_AGAIN: usize = 12;
+
+/// Waits until the system is at rest and holds everything promised against its databases and topics.
+///
+/// # Panics
+/// When a promise is broken, or the system does not come to rest.
+pub(crate) async fn hold(system: &System, accepted: &[Accepted]) {
+    hold_beside(system, accepted, 0).await;
+}
+
+/// [`hold`] for a system into which records were put that must have become this many dead letters.
+pub(crate) async fn hold_beside(system: &System, accepted: &[Accepted], dead_letters: i64) {
+    at_rest(system).await;
+    let ids: Vec<String> = accepted.iter().map(|order| order.id.clone()).collect();
+    let letters = count_in_all(system, "select count(*) from dead_letters").await;
+    assert_eq!(letters, dead_letters, "dead letters: {:?}", dead_letters_told(system).await);
+    audit::every_topic(system, &ids).await;
+    journal(system, accepted).await;
+    keys(&system.orders_db.pool).await;
+    books::agree(system).await;
+    sagas::were_paths(&system.orders_db.pool).await;
+    transactions_closed(system).await;
+}
+
+/// Waits until every saga has ended, nobody has to be asked, and each group has taken all that the outboxes hold for it.
+async fn at_rest(system: &System) {
+    let started = Instant::now();
+    loop {
+        let Some(unrest) = unrest(system).await else { return };
+        assert!(started.elapsed() < REST_TIMEOUT, "no rest within {REST_TIMEOUT:?}: {unrest}");
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// What still moves.
+async fn unrest(system: &System) -> Option<String> {
+    let orders = &system.orders_db.pool;
+    for (pool, what, question) in [
+        (orders, "sagas run", "select string_agg(saga || ' ' || key || ' ' || state::text, ', ') from saga_instances
+                               where status not in ('completed', 'compensated')"),
+        (orders, "orders wait", "select string_agg(id || ' ' || status, ', ') from orders
+                                 where status in ('PENDING', 'CANCELLING')"),
+        (&system.payments_db.pool, "the provider is to be asked",
+         "select string_agg(order_id || ' ' || state || ' tries ' || tries || ' due ' || due_at, ', ') from payments
+          where due_at is not null"),
+    ] {
+        let found: Option<String> = sqlx::query_scalar(question).fetch_one(pool).await.unwrap();
+        if let Some(found) = found {
+            return Some(format!("{what}: {}", found.chars().take(2_000).collect::<String>()));
+        }
+    }
+    let said = said(system).await;
+    for (service, topics) in READS {
+        let taken = taken(system.database(service)).await;
+        let wanted = topics.iter().filter_map(|topic| said.get(*topic)).flatten();
+        let missing: Vec<&String> = wanted.filter(|id| !taken.contains(*id)).collect();
+        if let Some(first) = missing.first() {
+            return Some(format!("{service:?} has not taken {} messages, {first} among them", missing.len()));
+        }
+    }
+    None
+}
+
+/// Which topics each service's group reads.
+const READS: [(Service, &[&str]); 3] = [
+    (Service::Orders, &["inventory.events", "payments.events"]),
+    (Service::Inventory, &["inventory.commands"]),
+    (Service::Payments, &["payments.commands"]),
+];
+
+/// The ids in the outboxes by topic without prefix, leaving out what its readers have no interest in.
+async fn said(system: &System) -> BTreeMap<String, BTreeSet<String>> {
+    let mut said: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for database in system.databases() {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            // Mirrors of dead letters have whatever headers the record had, also such that json can not take apart.
+            "select topic, message_id::text from outbox
+             where case when topic like '%.dlq' then false else headers->>'ce_type' <> 'StockReceived' end",
+        )
+        .fetch_all(&database.pool)
+        .await
+        .unwrap();
+        for (topic, id) in rows {
+            let topic = topic.strip_prefix(&system.topics.prefix).unwrap_or(&topic).to_owned();
+            said.entry(topic).or_default().insert(id);
+        }
+    }
+    said
+}
+
+async fn taken(database: &TestDatabase) -> BTreeSet<String> {
+    let rows: Vec<String> = sqlx::query_scalar("select distinct message_id::text from inbox")
+        .fetch_all(&database.pool)
+        .await
+        .unwrap();
+    rows.into_iter().collect()
+}
+
+/// Nothing was taken that nobody said; each accepted order has ended as its customer was told.
+async fn journal(system: &System, accepted: &[Accepted]) {
+    let said = said(system).await;
+    for (service, topics) in READS {
+        let wanted: BTreeSet<&String> =
+            topics.iter().filter_map(|topic| said.get(*topic)).flatten().collect();
+        let foreign = "select coalesce(array_agg(message_id::text), '{}') from dead_letters where message_id is not null";
+        let foreign: Vec<String> =
+            sqlx::query_scalar(foreign).fetch_one(&system.database(service).pool).await.unwrap();
+        for id in taken(system.database(service)).await {
+            assert!(
+                wanted.contains(&id) || foreign.contains(&id),
+                "{service:?} took {id}, which nobody said"
+            );
+        }
+    }
+    let rows: Vec<(String, String, i64)> = sqlx::query_as("select id::text, status, total_minor from orders")
+        .fetch_all(&system.orders_db.pool)
+        .await
+        .unwrap();
+    let orders: BTreeMap<String, (String, i64)> =
+        rows.into_iter().map(|(id, status, total)| (id, (status, total))).collect();
+    let mut seen = BTreeSet::new();
+    for order in accepted {
+        assert!(seen.insert(&order.id), "{} was the answer to two keys", order.id);
+        let (status, total) = orders.get(&order.id).unwrap_or_else(|| panic!("{order:?} is lost"));
+        let told: Value = serde_json::from_slice(&order.answer).unwrap();
+        assert_eq!(told["total_minor"], *total, "the price of {}", order.id);
+        match order.cancelled {
+            Some(true) => assert_eq!(status, "CANCELLED", "{} after its accepted cancel", order.id),
+            Some(false) => assert_eq!(status, "REJECTED", "{} after its refused cancel", order.id),
+            None => assert!(["CONFIRMED", "REJECTED"].contains(&status.as_str()), "{} is {status}", order.id),
+        }
+    }
+    let client = reqwest::Client::new();
+    let every = (accepted.len() / KEYS_ASKED_AGAIN).max(1);
+    for order in accepted.iter().step_by(every) {
+        order.answered_the_same(&client, &system.orders.url).await;
+    }
+}
+
+/// One order per key and one key per order.
+async fn keys(pool: &PgPool) {
+    let strays: i64 = sqlx::query_scalar(
+        "select count(*)
+         from (select (convert_from(body, 'UTF8')::json->>'id')::uuid as id, scope::uuid as customer_id
+               from idempotency_keys where endpoint = 'POST /api/v1/orders') k
+         full join orders o using (id, customer_id)
+         where o.currency is null or k.id is null",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    assert_eq!(strays, 0, "keys without their order, or orders without their key");
+    let (keys, orders): (i64, i64) = sqlx::query_as(
+        "select (select count(*) from idempotency_keys where endpoint = 'POST /api/v1/orders'), (select count(*) from orders)",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    assert_eq!(keys, orders, "one order per key");
+}
+
+/// Nobody sits in an open transaction.
+async fn transactions_closed(system: &System) {
+    let open =
+        "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+                and xact_start < clock_timestamp() - interval '5 seconds'";
+    assert_eq!(count_in_all(system, open).await, 0, "transactions left open");
+    let idle = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+                and state like 'idle in transaction%' and state_change < clock_timestamp() - interval '2 seconds'";
+    assert_eq!(count_in_all(system, idle).await, 0, "sessions left idle in a transaction");
+}
+
+async fn count_in_all(system: &System, question: &'static str) -> i64 {
+    let mut sum = 0;
+    for database in system.databases() {
+        let count: i64 = sqlx::query_scalar(question).fetch_one(&database.pool).await.unwrap();
+        sum += count;
+    }
+    sum
+}
+
+async fn dead_letters_told(system: &System) -> Vec<String> {
+    let mut told = Vec::new();
+    for database in system.databases() {
+        let letters: Vec<String> = sqlx::query_scalar(
+            "select concat_ws(' ', topic, kind, error_class, error_message) from dead_letters limit 50",
+        )
+        .fetch_all(&database.pool)
+        .await
+        .unwrap();
+        told.extend(letters);
+    }
+    told
+}
