@@ -1,0 +1,66 @@
+//! The broker's own limit: a threaded producer with the relay's settings, sending the same bytes from memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
+use waybill_testkit::kafka_bootstrap;
+
+use crate::load::Record;
+use crate::report::Run;
+
+struct Counting(Arc<AtomicU64>);
+
+impl ClientContext for Counting {}
+
+impl ProducerContext for Counting {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        result.as_ref().map_err(|(error, _)| error.clone()).unwrap();
+        self.0.fetch_add(1, Ordering::Release);
+    }
+}
+
+pub(crate) fn run(topic: &str, records: &[Record], linger_ms: u32) -> Run {
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let mut config = waybill_messaging::config::producer(&kafka_bootstrap(), "bare");
+    config.set("linger.ms", linger_ms.to_string());
+    let started = Instant::now();
+    let producer =
+        ThreadedProducer::from_config_and_context(&config, Counting(Arc::clone(&acknowledged))).unwrap();
+    for record in records {
+        while !send(&producer, topic, record) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    while acknowledged.load(Ordering::Acquire) < records.len() as u64 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Run::new(records.len(), started.elapsed())
+}
+
+/// `false` when the queue is full.
+fn send(producer: &ThreadedProducer<Counting>, topic: &str, record: &Record) -> bool {
+    let headers = record
+        .headers
+        .iter()
+        .fold(OwnedHeaders::new_with_capacity(record.headers.len()), |all, (key, value)| {
+            all.insert(Header { key, value: Some(value) })
+        });
+    let message = BaseRecord::to(topic)
+        .key(&record.key)
+        .payload(&record.payload)
+        .timestamp(record.timestamp_ms)
+        .headers(headers);
+    match producer.send(message) {
+        Ok(()) => true,
+        Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => false,
+        Err((error, _)) => panic!("the bare producer: {error}"),
+    }
+}
