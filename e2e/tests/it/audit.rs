@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use waybill_testkit::polling::eventually_named;
 use waybill_testkit::{OwnedRecord, TestDatabase};
 
 use crate::system::System;
@@ -15,7 +14,7 @@ const READ_PAUSE: Duration = Duration::from_millis(300);
 /// What a test puts into a topic itself has this source, or none, and is left out.
 pub(crate) const FOREIGN_SOURCE: &str = "/elsewhere";
 
-/// Reads every topic and compares it with the outbox rows: the same ids; after dropping equal ids each key's
+/// Reads every topic of a system at rest and compares it with the outbox rows: the same ids; after dropping equal ids each key's
 /// `ce_sequence` is 1..n without inversion. `orders` must each have their event of placement.
 pub(crate) async fn every_topic(system: &System, orders: &[String]) {
     let mut rows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -89,20 +88,8 @@ fn sequences(topic: &str, records: &[OwnedRecord]) {
     }
 }
 
-/// The ids in an outbox by topic, once it has come to rest.
+/// The ids in an outbox by topic.
 async fn outbox_ids(database: &TestDatabase) -> BTreeMap<String, BTreeSet<String>> {
-    let count = async || -> i64 {
-        sqlx::query_scalar("select count(*) from outbox").fetch_one(&database.pool).await.unwrap()
-    };
-    let mut before = -1;
-    eventually_named("the outbox to rest", PUBLISHED_TIMEOUT, async || {
-        let now = count().await;
-        let rests = now == before;
-        before = now;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        rests.then_some(())
-    })
-    .await;
     let rows: Vec<(String, String)> =
         sqlx::query_as("select topic, message_id::text from outbox").fetch_all(&database.pool).await.unwrap();
     let mut ids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
