@@ -10,6 +10,7 @@
 //! | the handler is done | offsets stored; committed within a second, at a revoke and at the end |
 //! | the handler answers [`BatchError`] | partitions paused, polling goes on, the same batch again after a back-off |
 //! | the process dies before the offsets are committed | the records come again: handlers drop what they know (inbox) |
+//! | a record is not due ([`ConsumerConfig::due`]) | its partition paused until it is; others and polling go on |
 //! | partitions are revoked | stored offsets committed at once, records buffered for them dropped |
 //! | shutdown | the batch in hand is finished, offsets committed, the group left; all within `close_timeout` |
 //! | Kafka is away | librdkafka reconnects for ever; [`ConsumerStatus`] tells `/ready`; shutdown stays bounded |
@@ -23,6 +24,7 @@ mod metrics;
 mod offsets;
 mod settings;
 mod status;
+mod waiting;
 
 use std::error::Error;
 use std::future::Future;
@@ -34,7 +36,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use waybill_runtime::lifecycle::Shutdown;
 
-pub use self::settings::ConsumerConfig;
+pub use self::settings::{ConsumerConfig, DueTime};
 pub use self::status::ConsumerStatus;
 use crate::record::Record;
 

@@ -6,15 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use chrono::Utc;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::runtime::Handle;
 use waybill_runtime::retry::Backoff;
 
 use super::context::Context;
 use super::metrics::Metrics;
 use super::offsets::next_offsets;
+use super::waiting::Waiting;
 use super::{Batch, BatchError, BatchHandler, ConsumerConfig, ConsumerError};
 use crate::record::Record;
 use crate::{config, headers};
@@ -42,8 +45,8 @@ pub(super) fn drive<H: BatchHandler>(
     let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
     consumer.subscribe(&topics).map_err(create)?;
     tracing::info!(group = config.group, topics = ?config.topics, "consuming");
-    let mut drive =
-        Drive { config, handler, runtime, stop, metrics, consumer, early: VecDeque::new(), busy: false };
+    let (early, waiting) = (VecDeque::new(), Waiting::new(config.due));
+    let mut drive = Drive { config, handler, runtime, stop, metrics, consumer, early, waiting, busy: false };
     let result = drive.until_stopped();
     // Dropping the client closes it: partitions are revoked, which commits, and the group is left.
     drop(drive);
@@ -61,6 +64,8 @@ struct Drive<'a, H> {
     /// Records that were already on their way when their partition was paused. A pause empties librdkafka's queues, so
     /// these are few.
     early: VecDeque<Record>,
+    /// Records that are not due; their partitions are paused.
+    waiting: Waiting,
     busy: bool,
 }
 
@@ -82,9 +87,13 @@ impl<H: BatchHandler> Drive<'_, H> {
 
     /// The next batch; empty when nothing came for a while.
     fn collect(&mut self) -> Result<Vec<Record>, ConsumerError> {
-        let mut records: Vec<Record> = self.early.drain(..).collect();
+        let mut records = self.release_due();
+        for record in std::mem::take(&mut self.early) {
+            records.extend(self.when_due(record));
+        }
         if records.is_empty() {
-            records.extend(self.poll(POLL_WAIT, &mut Vec::new())?);
+            let polled = self.poll(POLL_WAIT, &mut Vec::new())?;
+            records.extend(polled.and_then(|record| self.when_due(record)));
         }
         let mut bytes: usize = records.iter().map(Record::bytes).sum();
         let full_at = Instant::now() + self.config.batch_wait_max;
@@ -96,8 +105,10 @@ impl<H: BatchHandler> Drive<'_, H> {
                 if self.busy { full_at.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             match self.poll(wait, &mut records)? {
                 Some(record) => {
-                    bytes += record.bytes();
-                    records.push(record);
+                    if let Some(record) = self.when_due(record) {
+                        bytes += record.bytes();
+                        records.push(record);
+                    }
                 }
                 None if wait.is_zero() => break,
                 None => {}
@@ -122,8 +133,29 @@ impl<H: BatchHandler> Drive<'_, H> {
             let kept = |r: &Record| !revoked.iter().any(|(t, p)| *t == r.topic && *p == r.partition);
             held.retain(kept);
             self.early.retain(kept);
+            self.waiting.forget(&revoked);
         }
         Ok(polled)
+    }
+
+    /// The record, when it may be handled now; else it waits, and its partition is paused.
+    fn when_due(&mut self, record: Record) -> Option<Record> {
+        let place = (record.topic.clone(), record.partition);
+        let is_first = !self.waiting.waits(&place);
+        let due = self.waiting.admit(record, Utc::now());
+        if due.is_none() && is_first {
+            self.apply("paused", [&place], |consumer, list| consumer.pause(list));
+        }
+        due
+    }
+
+    /// Records whose time has come; a partition none of whose records waits any more goes on.
+    fn release_due(&mut self) -> Vec<Record> {
+        let (records, free) = self.waiting.release(Utc::now());
+        if !free.is_empty() {
+            self.apply("resumed", &free, |consumer, list| consumer.resume(list));
+        }
+        records
     }
 
     /// Has the batch handled, again and again while the infrastructure fails, and stores its offsets.
@@ -229,6 +261,25 @@ impl<H: BatchHandler> Drive<'_, H> {
     fn resume(&self) {
         if let Err(error) = self.consumer.assignment().and_then(|all| self.consumer.resume(&all)) {
             tracing::warn!(group = self.config.group, %error, "partitions could not be resumed");
+        }
+        if !self.waiting.is_empty() {
+            self.apply("paused", self.waiting.places(), |consumer, list| consumer.pause(list));
+        }
+    }
+
+    /// Pauses or resumes some partitions. A failure is only told: what comes too early waits in memory all the same.
+    fn apply<'p>(
+        &self,
+        what: &'static str,
+        places: impl IntoIterator<Item = &'p (String, i32)>,
+        act: impl FnOnce(&BaseConsumer<Context>, &TopicPartitionList) -> KafkaResult<()>,
+    ) {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in places {
+            list.add_partition(topic, *partition);
+        }
+        if let Err(error) = act(&self.consumer, &list) {
+            tracing::warn!(group = self.config.group, %error, "partitions could not be {what}");
         }
     }
 }

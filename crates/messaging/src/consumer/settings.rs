@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use super::ConsumerStatus;
+use crate::record::Record;
+
+/// When a record may be handled; `None` is at once.
+pub type DueTime = fn(&Record) -> Option<DateTime<Utc>>;
 
 /// Records of one batch: large enough that a transaction's fixed cost is spread thin, small enough that doing it again
 /// one by one takes seconds.
@@ -39,6 +45,9 @@ pub struct ConsumerConfig {
     pub retry_wait_first: Duration,
     /// Longest wait after a failed batch.
     pub retry_wait_max: Duration,
+    /// When a record may be handled, for retry topics: until then its partition is paused, others go on, and the member
+    /// polls, so that its group keeps it. `None` is at once, always.
+    pub due: Option<DueTime>,
     /// How long [`super::run`] may take to end.
     pub close_timeout: Duration,
     /// Told what the consumer does; keep a clone for `/ready`.
@@ -59,6 +68,7 @@ impl ConsumerConfig {
             batch_wait_max: BATCH_WAIT_MAX,
             retry_wait_first: RETRY_WAIT_FIRST,
             retry_wait_max: RETRY_WAIT_MAX,
+            due: None,
             close_timeout: CLOSE_TIMEOUT,
             status: ConsumerStatus::default(),
         }
