@@ -22,6 +22,30 @@ pub mod topic {
     pub const INVENTORY_COMMANDS_INVENTORY_DLQ: &str = "inventory.commands.inventory.dlq";
     /// What the group `payments` could not handle of [`PAYMENTS_COMMANDS`].
     pub const PAYMENTS_COMMANDS_PAYMENTS_DLQ: &str = "payments.commands.payments.dlq";
+    /// What the group `orders` retries of [`INVENTORY_EVENTS`], tier 1.
+    pub const INVENTORY_EVENTS_ORDERS_RETRY_1: &str = "inventory.events.orders.retry.1";
+    /// What the group `orders` retries of [`INVENTORY_EVENTS`], tier 2.
+    pub const INVENTORY_EVENTS_ORDERS_RETRY_2: &str = "inventory.events.orders.retry.2";
+    /// What the group `orders` retries of [`INVENTORY_EVENTS`], tier 3.
+    pub const INVENTORY_EVENTS_ORDERS_RETRY_3: &str = "inventory.events.orders.retry.3";
+    /// What the group `orders` retries of [`PAYMENTS_EVENTS`], tier 1.
+    pub const PAYMENTS_EVENTS_ORDERS_RETRY_1: &str = "payments.events.orders.retry.1";
+    /// What the group `orders` retries of [`PAYMENTS_EVENTS`], tier 2.
+    pub const PAYMENTS_EVENTS_ORDERS_RETRY_2: &str = "payments.events.orders.retry.2";
+    /// What the group `orders` retries of [`PAYMENTS_EVENTS`], tier 3.
+    pub const PAYMENTS_EVENTS_ORDERS_RETRY_3: &str = "payments.events.orders.retry.3";
+    /// What the group `inventory` retries of [`INVENTORY_COMMANDS`], tier 1.
+    pub const INVENTORY_COMMANDS_INVENTORY_RETRY_1: &str = "inventory.commands.inventory.retry.1";
+    /// What the group `inventory` retries of [`INVENTORY_COMMANDS`], tier 2.
+    pub const INVENTORY_COMMANDS_INVENTORY_RETRY_2: &str = "inventory.commands.inventory.retry.2";
+    /// What the group `inventory` retries of [`INVENTORY_COMMANDS`], tier 3.
+    pub const INVENTORY_COMMANDS_INVENTORY_RETRY_3: &str = "inventory.commands.inventory.retry.3";
+    /// What the group `payments` retries of [`PAYMENTS_COMMANDS`], tier 1.
+    pub const PAYMENTS_COMMANDS_PAYMENTS_RETRY_1: &str = "payments.commands.payments.retry.1";
+    /// What the group `payments` retries of [`PAYMENTS_COMMANDS`], tier 2.
+    pub const PAYMENTS_COMMANDS_PAYMENTS_RETRY_2: &str = "payments.commands.payments.retry.2";
+    /// What the group `payments` retries of [`PAYMENTS_COMMANDS`], tier 3.
+    pub const PAYMENTS_COMMANDS_PAYMENTS_RETRY_3: &str = "payments.commands.payments.retry.3";
 
     /// Every topic above.
     pub const ALL: &[&str] = &[
@@ -34,6 +58,18 @@ pub mod topic {
         PAYMENTS_EVENTS_ORDERS_DLQ,
         INVENTORY_COMMANDS_INVENTORY_DLQ,
         PAYMENTS_COMMANDS_PAYMENTS_DLQ,
+        INVENTORY_EVENTS_ORDERS_RETRY_1,
+        INVENTORY_EVENTS_ORDERS_RETRY_2,
+        INVENTORY_EVENTS_ORDERS_RETRY_3,
+        PAYMENTS_EVENTS_ORDERS_RETRY_1,
+        PAYMENTS_EVENTS_ORDERS_RETRY_2,
+        PAYMENTS_EVENTS_ORDERS_RETRY_3,
+        INVENTORY_COMMANDS_INVENTORY_RETRY_1,
+        INVENTORY_COMMANDS_INVENTORY_RETRY_2,
+        INVENTORY_COMMANDS_INVENTORY_RETRY_3,
+        PAYMENTS_COMMANDS_PAYMENTS_RETRY_1,
+        PAYMENTS_COMMANDS_PAYMENTS_RETRY_2,
+        PAYMENTS_COMMANDS_PAYMENTS_RETRY_3,
     ];
 }
 

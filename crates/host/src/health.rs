@@ -13,9 +13,11 @@ pub(crate) fn router(
     service: &Service,
     pool: &PgPool,
     kafka: &ConsumerConfig,
+    retries: Option<&ConsumerConfig>,
     is_started: watch::Receiver<bool>,
 ) -> Router {
     let (pool, status) = (pool.clone(), kafka.status.clone());
+    let retry_status = retries.map(|retries| retries.status.clone());
     let health = Health::new(service.name, service.version)
         .check("postgres", move || {
             let pool = pool.clone();
@@ -26,6 +28,10 @@ pub(crate) fn router(
         .check("kafka", move || {
             let status = status.clone();
             async move { status.check() }
+        })
+        .check("kafka_retries", move || {
+            let status = retry_status.clone();
+            async move { status.map_or(Ok(()), |status| status.check()) }
         })
         .check("start", move || {
             let started = *is_started.borrow();

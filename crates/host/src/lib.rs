@@ -4,7 +4,8 @@
 //! 2. The keys that access tokens are verified with; a JWKS server that is away is waited for, `/ready` saying 503.
 //! 3. Postgres, its tables and partitions; Kafka and the topics as the manifest declares them. What is away is waited
 //!    for, and the log and `/ready` say for what.
-//! 4. The consumer, the upkeep of the tables, and the service's own workers.
+//! 4. The consumer, the one of the group's retry topics, the drainer of what is held, the upkeep of the tables, and the
+//!    service's own workers.
 //!
 //! At the end, all of it is asked to stop at once and gets `WAYBILL_SHUTDOWN_TIMEOUT_MS` together: requests and the
 //! batch in hand are finished, offsets committed. A part that ends on its own ends the process with exit code 1.
@@ -28,9 +29,10 @@ use tokio::sync::watch;
 use waybill_http::ApiError;
 use waybill_http::auth::Verifier;
 use waybill_http::serve::{self, Limits};
-use waybill_messaging::consumer::{self, ConsumerConfig};
+use waybill_messaging::consumer::{self, BatchHandler, ConsumerConfig};
 use waybill_messaging::topics::Manifest;
 use waybill_outbox::inbox::{Handler, InboxProcessor};
+use waybill_outbox::retry::{self, Policy};
 use waybill_outbox::upkeep;
 use waybill_runtime::config::Common;
 use waybill_runtime::lifecycle::{ExitReason, Shutdown, Tasks};
@@ -96,7 +98,10 @@ impl Host {
         let prefix = &common.topic_prefix;
         let kafka = ConsumerConfig::new(&common.kafka_bootstrap, prefix, handler.group(), service.reads);
         let (started, is_started) = watch::channel(false);
-        let health = health::router(&service, &pool, &kafka, is_started.clone());
+        let group = handler.group().to_owned();
+        let policy = Policy::default();
+        let retries = retry::consumer_config(&common.kafka_bootstrap, prefix, &group, service.reads, &policy);
+        let health = health::router(&service, &pool, &kafka, retries.as_ref(), is_started.clone());
         let keys = prepare::verifier(&common, &shutdown);
         // Not 404: a client would take the API's absence for the answer.
         let early = health.clone().route("/api/{*path}", any(async || starting()));
@@ -109,11 +114,17 @@ impl Host {
 
         let mut tasks = Tasks::new();
         tasks.spawn("http", serve::serve(listener, router, shutdown.clone(), Limits::default()));
-        if prepare::all(&service, &common, &pool, &shutdown).await {
+        let retry_topics: Vec<String> =
+            service.reads.iter().flat_map(|topic| policy.topics(topic, &group)).collect();
+        if prepare::all(&service, &retry_topics, &common, &pool, &shutdown).await {
             started.send_replace(true);
             tracing::info!("started");
             tasks.spawn("upkeep", upkeep::run(pool.clone(), shutdown.clone()));
-            let processor = InboxProcessor::new(pool, prefix, handler);
+            let processor = InboxProcessor::with_policy(pool, prefix, handler, policy);
+            if let Some(retries) = retries {
+                tasks.spawn("retry consumer", consume(retries, processor.retries(), shutdown.clone()));
+            }
+            tasks.spawn("drainer", processor.drainer().run(shutdown.clone()));
             tasks.spawn("consumer", consume(kafka, processor, shutdown.clone()));
             workers(&mut tasks, &shutdown);
         }
@@ -140,7 +151,7 @@ async fn while_serving<T>(
     Ok((TcpListener::from_std(socket)?, result))
 }
 
-async fn consume<H: Handler>(config: ConsumerConfig, processor: InboxProcessor<H>, shutdown: Shutdown) {
+async fn consume<H: BatchHandler>(config: ConsumerConfig, processor: H, shutdown: Shutdown) {
     if let Err(error) = consumer::run(config, processor, shutdown).await {
         tracing::error!(error = &error as &dyn std::error::Error, "the consumer ended");
     }

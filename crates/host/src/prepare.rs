@@ -38,22 +38,33 @@ pub(crate) async fn verifier(common: &Common, shutdown: &Shutdown) -> Result<Opt
 }
 
 /// Waits for the servers and makes the tables; `false` when the shutdown came first.
-pub(crate) async fn all(service: &Service, common: &Common, pool: &PgPool, shutdown: &Shutdown) -> bool {
+pub(crate) async fn all(
+    service: &Service,
+    retry_topics: &[String],
+    common: &Common,
+    pool: &PgPool,
+    shutdown: &Shutdown,
+) -> bool {
     let mut backoff = Backoff::new(WAIT_FIRST, WAIT_MAX);
     while pool::wait_until_ready(pool, service.name, shutdown).await {
-        let Err(error) = once(service, common, pool).await else { return true };
+        let Err(error) = once(service, retry_topics, common, pool).await else { return true };
         tracing::warn!(error = format!("{error:#}"), "not ready to work: trying again");
         shutdown.sleep(backoff.next_wait()).await;
     }
     false
 }
 
-async fn once(service: &Service, common: &Common, pool: &PgPool) -> anyhow::Result<()> {
+async fn once(
+    service: &Service,
+    retry_topics: &[String],
+    common: &Common,
+    pool: &PgPool,
+) -> anyhow::Result<()> {
     for migrator in &service.migrations {
         migrate(migrator, pool).await.context("the tables could not be made")?;
     }
     upkeep::make(pool).await.context("the partitions could not be made")?;
-    topics(service, common).await.context("the topics are not as they should be")
+    topics(service, retry_topics, common).await.context("the topics are not as they should be")
 }
 
 /// Several migrators share the database: each ignores the others' migrations.
@@ -63,7 +74,9 @@ async fn migrate(migrator: &Migrator, pool: &PgPool) -> Result<(), MigrateError>
     migrator.run(pool).await
 }
 
-async fn topics(service: &Service, common: &Common) -> Result<(), TopicsError> {
+async fn topics(service: &Service, retry_topics: &[String], common: &Common) -> Result<(), TopicsError> {
     let admin = TopicAdmin::new(&kafka::admin(&common.kafka_bootstrap, service.name), &common.topic_prefix)?;
-    admin.check(&service.manifest, service.topics).await
+    let names: Vec<&str> =
+        service.topics.iter().copied().chain(retry_topics.iter().map(String::as_str)).collect();
+    admin.check(&service.manifest, &names).await
 }

@@ -5,7 +5,7 @@
 
 mod mirror;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -18,9 +18,12 @@ use waybill_messaging::record::Record;
 use waybill_runtime::clock::new_id;
 
 /// Characters of an error that are kept: the beginning names the cause, a long rest is a dump.
-const ERROR_MESSAGE_CHARS_MAX: usize = 1000;
+pub(crate) const ERROR_MESSAGE_CHARS_MAX: usize = 1000;
 /// Characters of `ce_type` that are kept.
 const KIND_CHARS_MAX: usize = 200;
+
+/// Topic, partition, offset.
+type Place = (String, i32, i64);
 
 /// A record and why its group could not handle it.
 #[derive(Debug, Clone)]
@@ -31,6 +34,7 @@ pub struct DeadLetter<'a> {
     error_class: String,
     error_message: String,
     attempts: i32,
+    hop: i16,
     first_failed_at: DateTime<Utc>,
     last_failed_at: DateTime<Utc>,
 }
@@ -53,9 +57,20 @@ impl<'a> DeadLetter<'a> {
             error_class: stored_text(error_class, ERROR_MESSAGE_CHARS_MAX),
             error_message: stored_text(error_message, ERROR_MESSAGE_CHARS_MAX),
             attempts,
+            hop: 0,
             first_failed_at,
             last_failed_at: Utc::now(),
         }
+    }
+
+    /// Which appearance of the message this is; 0, the main topic's, unless said.
+    #[must_use]
+    pub fn at_hop(self, hop: i16) -> Self {
+        Self { hop, ..self }
+    }
+
+    fn place(&self) -> Place {
+        (self.record.topic.clone(), self.record.partition, self.record.offset)
     }
 
     /// One line for the operator, with the message's own ids.
@@ -79,7 +94,10 @@ impl<'a> DeadLetter<'a> {
 }
 
 /// Writes the dead letters and the outbox rows that mirror them to `<topic>.<group>.dlq`, in two statements of the
-/// caller's transaction; none when there are none. Letters that are known already are left alone.
+/// caller's transaction; none when there are none. Letters that are known already are left alone, unless they are being
+/// replayed: then they are open again.
+///
+/// Returns per letter the id of the row that is open because of it; `None` when it was known.
 ///
 /// # Errors
 /// What the database said.
@@ -87,33 +105,45 @@ pub async fn insert_in_tx(
     conn: &mut PgConnection,
     prefix: &str,
     letters: &[DeadLetter<'_>],
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<Option<Uuid>>, sqlx::Error> {
     if letters.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    let new = rows_insert(conn, letters).await?;
-    let fresh: Vec<&DeadLetter<'_>> = letters.iter().filter(|letter| new.contains(&letter.id)).collect();
-    mirror::append(conn, prefix, &fresh).await
+    // One statement can not write a row twice.
+    let mut places = HashSet::new();
+    let first: Vec<&DeadLetter<'_>> = letters.iter().filter(|letter| places.insert(letter.place())).collect();
+    let rows = rows_insert(conn, &first).await?;
+    let fresh: Vec<&DeadLetter<'_>> =
+        first.into_iter().filter(|letter| rows.contains_key(&letter.place())).collect();
+    mirror::append(conn, prefix, &fresh).await?;
+    Ok(letters.iter().map(|letter| rows.get(&letter.place()).copied()).collect())
 }
 
+/// The ids of the rows that are open now and were not before.
 async fn rows_insert(
     conn: &mut PgConnection,
-    letters: &[DeadLetter<'_>],
-) -> Result<HashSet<Uuid>, sqlx::Error> {
+    letters: &[&DeadLetter<'_>],
+) -> Result<HashMap<Place, Uuid>, sqlx::Error> {
     // One column an array, so that any number of letters is one statement.
-    let column = |of: fn(&DeadLetter<'_>) -> String| letters.iter().map(of).collect::<Vec<String>>();
-    let new: Vec<Uuid> = sqlx::query_scalar(
+    let column = |of: fn(&DeadLetter<'_>) -> String| letters.iter().map(|l| of(l)).collect::<Vec<String>>();
+    let rows: Vec<(Uuid, String, i32, i64)> = sqlx::query_as(
         "insert into dead_letters (id, consumer_group, topic, partition, \"offset\", record_time, message_id, kind, key,
-                                   headers, payload, error_class, error_message, attempts, first_failed_at, last_failed_at)
+                                   headers, payload, error_class, error_message, attempts, first_failed_at, last_failed_at,
+                                   hop)
          select l.id, l.consumer_group, l.topic, l.partition, l.place, l.record_time, l.message_id, l.kind, l.key,
-                l.headers::json, l.payload, l.error_class, l.error_message, l.attempts, l.first_failed_at, l.last_failed_at
+                l.headers::json, l.payload, l.error_class, l.error_message, l.attempts, l.first_failed_at, l.last_failed_at,
+                l.hop
          from unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::timestamptz[], $7::uuid[], $8::text[],
                      $9::bytea[], $10::text[], $11::bytea[], $12::text[], $13::text[], $14::int[], $15::timestamptz[],
-                     $16::timestamptz[])
+                     $16::timestamptz[], $17::smallint[])
               as l (id, consumer_group, topic, partition, place, record_time, message_id, kind, key, headers, payload,
-                    error_class, error_message, attempts, first_failed_at, last_failed_at)
-         on conflict do nothing
-         returning id",
+                    error_class, error_message, attempts, first_failed_at, last_failed_at, hop)
+         on conflict (consumer_group, topic, partition, \"offset\", record_time) do update
+         set state = 'open', error_class = excluded.error_class, error_message = excluded.error_message,
+             attempts = dead_letters.attempts + excluded.attempts, last_failed_at = excluded.last_failed_at,
+             hop = excluded.hop
+         where dead_letters.state = 'replaying'
+         returning id, topic, partition, \"offset\"",
     )
     .bind(letters.iter().map(|l| l.id).collect::<Vec<_>>())
     .bind(column(|l| l.group.to_owned()))
@@ -131,12 +161,13 @@ async fn rows_insert(
     .bind(letters.iter().map(|l| l.attempts).collect::<Vec<_>>())
     .bind(letters.iter().map(|l| l.first_failed_at).collect::<Vec<_>>())
     .bind(letters.iter().map(|l| l.last_failed_at).collect::<Vec<_>>())
+    .bind(letters.iter().map(|l| l.hop).collect::<Vec<_>>())
     .fetch_all(conn)
     .await?;
-    Ok(new.into_iter().collect())
+    Ok(rows.into_iter().map(|(id, topic, partition, offset)| ((topic, partition, offset), id)).collect())
 }
 
-fn record_time(record: &Record) -> Option<DateTime<Utc>> {
+pub(crate) fn record_time(record: &Record) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_millis(record.timestamp_ms?).filter(|time| {
         // Postgres keeps years up to 294276, and a producer may write anything.
         (1970..=9999).contains(&chrono::Datelike::year(time))
@@ -148,7 +179,7 @@ fn kind(record: &Record) -> Option<String> {
 }
 
 /// Every header, in order, lossless; see the column's comment.
-fn headers_json(record: &Record) -> String {
+pub(crate) fn headers_json(record: &Record) -> String {
     let all: Vec<_> = record
         .headers
         .iter()
@@ -160,7 +191,20 @@ fn headers_json(record: &Record) -> String {
     serde_json::Value::Array(all).to_string()
 }
 
+/// What [`headers_json`] wrote, read again; `None` for anything else.
+pub(crate) fn headers_read(json: &serde_json::Value) -> Option<Vec<(String, Vec<u8>)>> {
+    let one = |header: &serde_json::Value| {
+        let name = header["name"].as_str()?.to_owned();
+        match (&header["value"], &header["base64"]) {
+            (serde_json::Value::String(text), _) => Some((name, text.clone().into_bytes())),
+            (_, serde_json::Value::String(coded)) => Some((name, BASE64.decode(coded).ok()?)),
+            _ => None,
+        }
+    };
+    json.as_array()?.iter().map(one).collect()
+}
+
 /// Text that Postgres takes whatever it was made from: shortened, and without the zero character it refuses.
-fn stored_text(text: &str, chars_max: usize) -> String {
+pub(crate) fn stored_text(text: &str, chars_max: usize) -> String {
     text.chars().take(chars_max).map(|c| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

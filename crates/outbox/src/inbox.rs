@@ -3,40 +3,48 @@
 //! | round trip | statement |
 //! |---|---|
 //! | 1, 2 | the pool's rollback guard, `begin` |
-//! | 3 | every message id of the batch into the inbox; what was there already is a duplicate and dropped |
+//! | 3 | every message id of the batch into the inbox; what was there already is a duplicate and dropped. The same round trip looks for parked keys and locks them |
 //! | 4.. | the handler's statements, once per *wave*: the first message of each key, then the second of each, and so on |
 //! | next | everything the handler wants to say, in one `outbox_append`; when it says nothing, one `select 1` that would fail if the handler had swallowed an error |
 //! | last | `commit`; then the consumer stores the offsets |
 //!
-//! So a batch takes 5 statements and the handler's, however many messages it has. Dead letters found while decoding add two.
+//! So a batch takes 5 statements and the handler's, however many messages it has. Failures add: dead letters two, heads
+//! that are sent to be retried one, keys that are parked one, messages that are held two.
 //!
 //! | what goes wrong | what is done |
 //! |---|---|
-//! | headers or payload can not be decoded | dead letter at once, bytes unchanged; the rest of the batch goes on |
+//! | the headers can not be read | dead letter at once, bytes unchanged; it is no message of its key, so it neither waits nor blocks |
+//! | the payload can not be decoded | likewise a dead letter, in its turn, and it blocks its key as a rejected one does |
 //! | a type the group does not know | skipped, without an inbox row |
-//! | the handler rejects a message, faults, panics, or breaks a constraint | rolled back, then message by message, each in its own transaction; the one that fails there becomes a dead letter |
+//! | the handler wants to retry a message | rolled back and done again without it: it travels to the first retry topic, its key is parked, later messages of the key are held |
+//! | the handler rejects a message | likewise, and it becomes a dead letter and blocks its key (policy *skip*: its key goes on) |
+//! | most keys fail alike, or too much is held | [`BatchError`]: the consumer pauses and says so |
+//! | the handler faults, panics, or breaks a constraint | rolled back, then message by message, each in its own transaction; the one that fails there is rejected |
 //! | Postgres is away or overloaded, a lock or statement timed out, a deadlock, a missing table or partition | [`BatchError`]: the same batch again after a back-off; nothing is dead-lettered |
-//!
-//! A message that became a dead letter does not hold back its key's later ones yet; ordered retry, with `hop` above 0,
-//! joins here.
 
-mod fault;
-mod incoming;
+pub(crate) mod call;
+pub(crate) mod fault;
+pub(crate) mod incoming;
 mod outcome;
 mod process;
-mod store;
+pub(crate) mod span;
+pub(crate) mod store;
 mod waves;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::{PgConnection, PgPool};
+use tokio::sync::Notify;
 use waybill_messaging::codec::CodecError;
 use waybill_messaging::consumer::{Batch, BatchError, BatchHandler};
 use waybill_messaging::envelope::Envelope;
 use waybill_messaging::message::Message;
 
 use self::outcome::Outcomes;
+use crate::retry::brake::Brake;
+use crate::retry::{Drainer, Policy, RetryProcessor};
 
 /// A decoded message and its envelope. `Debug` shows the envelope only.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,6 +66,14 @@ impl<M> fmt::Debug for Delivery<M> {
 pub enum Verdict {
     /// Its effects are written. A business refusal is one: it is told by a reply.
     Done,
+    /// Not now, perhaps later: its key is parked, it comes again after the policy's delays, its later ones wait for it.
+    /// For what only this message meets; when everything fails, answer with an error, and the group waits.
+    Retry {
+        /// A short stable name, for filters: `provider_busy`.
+        class: &'static str,
+        /// The details, for the operator.
+        why: String,
+    },
     /// It can not be handled now or later: a dead letter.
     Reject {
         /// A short stable name, for filters: `unknown_order`.
@@ -122,24 +138,60 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Verdict>, HandlerError>> + Send;
 }
 
-/// Gives batches of records to a [`Handler`], transactionally and once each; the handler of a consumer.
-pub struct InboxProcessor<H> {
-    pool: PgPool,
-    prefix: String,
-    handler: H,
-    outcomes: Outcomes,
+/// A consumer group's handler and what it works with; shared by its consumers.
+pub(crate) struct Group<H> {
+    pub(crate) pool: PgPool,
+    pub(crate) prefix: String,
+    pub(crate) handler: H,
+    pub(crate) policy: Policy,
+    pub(crate) outcomes: Outcomes,
+    brake: Mutex<Brake>,
+    /// Told when a key is to be drained.
+    pub(crate) drain_wanted: Notify,
 }
 
+impl<H> Group<H> {
+    pub(crate) fn brake(&self) -> MutexGuard<'_, Brake> {
+        // Every change is complete when it is made, so a panic elsewhere leaves nothing half done.
+        self.brake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives batches of records to a [`Handler`], transactionally and once each; the handler of a consumer.
+pub struct InboxProcessor<H>(Arc<Group<H>>);
+
 impl<H: Handler> InboxProcessor<H> {
-    /// `topic_prefix` is put before the topics of everything said, as the consumer's was before its own.
+    /// With the default [`Policy`]. `topic_prefix` is put before the topics of everything said, as the consumer's was
+    /// before its own. What is retried or blocked needs [`crate::retry::RetryProcessor`] and [`crate::retry::Drainer`]
+    /// beside it.
     pub fn new(pool: PgPool, topic_prefix: &str, handler: H) -> Self {
+        Self::with_policy(pool, topic_prefix, handler, Policy::default())
+    }
+
+    /// With a policy of its own; one that can not work ([`Policy::check`]) gives dead letters instead of retries.
+    pub fn with_policy(pool: PgPool, topic_prefix: &str, handler: H, policy: Policy) -> Self {
         let outcomes = Outcomes::new(handler.group());
-        Self { pool, prefix: topic_prefix.to_owned(), handler, outcomes }
+        let brake = Mutex::new(Brake::new(policy.brake));
+        let prefix = topic_prefix.to_owned();
+        let drain_wanted = Notify::new();
+        Self(Arc::new(Group { pool, prefix, handler, policy, outcomes, brake, drain_wanted }))
+    }
+
+    /// What reads the group's retry topics: the handler of a second consumer.
+    #[must_use]
+    pub fn retries(&self) -> RetryProcessor<H> {
+        RetryProcessor::new(Arc::clone(&self.0))
+    }
+
+    /// What goes on with keys whose head is done.
+    #[must_use]
+    pub fn drainer(&self) -> Drainer<H> {
+        Drainer::new(Arc::clone(&self.0))
     }
 }
 
 impl<H: Handler> BatchHandler for InboxProcessor<H> {
     async fn handle(&self, batch: &Batch) -> Result<(), BatchError> {
-        process::batch(self, &batch.records).await
+        process::batch(&self.0, &batch.records).await
     }
 }

@@ -27,23 +27,33 @@ fn every_message_is_declared_on_its_topic() {
     assert!(published.is_empty(), "messages on undeclared topics: {published:?}");
 }
 
+/// The groups that read a main topic; a group's own retries are read by `<group>.retry`.
+fn main_readers() -> Vec<(String, String)> {
+    let manifest = manifest_parsed().unwrap();
+    let mains = manifest.topics().iter().filter(|topic| !topic.messages.is_empty());
+    mains.flat_map(|topic| topic.consumers.iter().map(|group| (topic.name.clone(), group.clone()))).collect()
+}
+
 #[test]
 fn every_group_has_its_dead_letter_topic() {
     let manifest = manifest_parsed().unwrap();
-    let mut expected = Vec::new();
-    for topic in manifest.topics() {
-        for group in &topic.consumers {
-            expected.push(format!("{}.{group}.dlq", topic.name));
+    let expected: BTreeSet<String> =
+        main_readers().iter().map(|(topic, group)| format!("{topic}.{group}.dlq")).collect();
+    let names = manifest.topics().iter().map(|topic| topic.name.clone());
+    assert_eq!(names.filter(|name| name.ends_with(".dlq")).collect::<BTreeSet<_>>(), expected);
+}
+
+#[test]
+fn every_group_has_its_three_retry_topics_and_reads_them_alone() {
+    let manifest = manifest_parsed().unwrap();
+    let mut expected = BTreeMap::new();
+    for (topic, group) in main_readers() {
+        for tier in 1..=3 {
+            expected.insert(format!("{topic}.{group}.retry.{tier}"), vec![format!("{group}.retry")]);
         }
     }
-    expected.sort();
-    let mut declared: Vec<String> = manifest
-        .topics()
-        .iter()
-        .map(|topic| topic.name.clone())
-        .filter(|name| name.ends_with(".dlq"))
-        .collect();
-    declared.sort();
+    let retries = manifest.topics().iter().filter(|topic| topic.name.contains(".retry."));
+    let declared: BTreeMap<_, _> = retries.map(|t| (t.name.clone(), t.consumers.clone())).collect();
     assert_eq!(declared, expected);
 }
 

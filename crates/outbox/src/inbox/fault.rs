@@ -6,13 +6,18 @@ use waybill_messaging::codec::CodecError;
 use waybill_messaging::consumer::BatchError;
 
 use super::HandlerError;
+use super::incoming::Failure;
 
 /// Why a transaction over messages was not committed.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
+    /// The handler said of these items (by their places) that they are not done.
+    Judged(Vec<(usize, Failure)>),
+    /// Another member parked a key of ours meanwhile; again, it will be seen.
+    ParkedMeanwhile,
     /// Trying again later may help; nothing is decided about any message.
     Infrastructure(BatchError),
-    /// Some message of the transaction can not be handled.
+    /// Some message of the transaction can not be handled, nobody knows which.
     Message {
         /// The dead letter's error class.
         class: &'static str,
@@ -23,12 +28,12 @@ pub(super) enum Trouble {
 
 impl Trouble {
     /// A statement of ours failed. Ours do not depend on what a message says, so the fault is not the message's.
-    pub(super) fn ours(error: sqlx::Error) -> Self {
+    pub(crate) fn ours(error: sqlx::Error) -> Self {
         Self::Infrastructure(BatchError::new(error))
     }
 
     /// The commit failed: a deferred constraint speaks about the handler's rows, all else about the server.
-    pub(super) fn commit(error: sqlx::Error) -> Self {
+    pub(crate) fn commit(error: sqlx::Error) -> Self {
         Self::from(HandlerError::Database(error))
     }
 }
@@ -68,12 +73,12 @@ fn is_of_message(error: &sqlx::Error) -> bool {
 }
 
 /// Whether a payload was not decoded because this program is wrong, not the payload: then every message would fail.
-pub(super) fn is_of_program(error: &CodecError) -> bool {
+pub(crate) fn is_of_program(error: &CodecError) -> bool {
     matches!(error, CodecError::Schema { .. } | CodecError::Unfit { .. } | CodecError::AllocationLimit { .. })
 }
 
 /// An error and its causes in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,6 +1,6 @@
-//! Records sorted by what can be done with them: deliver, dead-letter, skip.
+//! Records decoded, and sorted by what can be done with them: deliver, hold, retry or dead-letter.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -9,101 +9,163 @@ use waybill_messaging::headers;
 use waybill_messaging::record::Record;
 
 use super::fault::{chain, is_of_program};
-use super::{Delivery, Handler, waves};
-use crate::dead_letters::DeadLetter;
+use super::store::Parked;
+use super::{Delivery, Handler, Verdict};
+use crate::append::KEY_BYTES_MAX;
+use crate::retry::decide::{self, Admission, Decision, Judgement, Source, Tried};
+use crate::retry::{KeyState, Policy};
 
-/// A batch's records, decoded.
-pub(super) struct Incoming<'a, M> {
-    /// What the handler is to have, in the order it is to have it once [`Incoming::arrange`] was called.
-    pub(super) deliveries: Vec<Delivery<M>>,
-    /// The record of each delivery.
-    pub(super) records: Vec<&'a Record>,
-    /// What can not be decoded.
-    pub(super) broken: Vec<Broken<'a>>,
+/// A batch's records, in the order of their arrival.
+pub(crate) struct Incoming<'a, M> {
+    pub(crate) items: Vec<Item<'a, M>>,
     /// How many the group has no interest in.
-    pub(super) skipped: usize,
+    pub(crate) skipped: usize,
 }
 
-/// A record that is no message of ours.
-pub(super) struct Broken<'a> {
-    /// Known when the headers can be read: repeats of it are dropped like any message's.
-    pub(super) id: Option<Uuid>,
-    pub(super) record: &'a Record,
-    class: &'static str,
-    why: String,
-    at: DateTime<Utc>,
+/// A record and what is known of it.
+pub(crate) struct Item<'a, M> {
+    pub(crate) record: &'a Record,
+    /// Known when the headers can be read.
+    pub(crate) id: Option<Uuid>,
+    /// Absent when it could not be decoded, when nobody wants it, and while the handler has it.
+    pub(crate) delivery: Option<Delivery<M>>,
+    /// Why it is not delivered (any more): it could not be decoded, or the handler said so.
+    pub(crate) failure: Option<Failure>,
 }
 
-impl<'a> Broken<'a> {
-    fn new(record: &'a Record, id: Option<Uuid>, class: &'static str, why: String) -> Self {
-        Self { id, record, class, why, at: Utc::now() }
+/// Why a message was not handled, and whether it may be later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) judgement: Judgement,
+    pub(crate) class: &'static str,
+    pub(crate) why: String,
+    /// How often it was tried until it was said.
+    pub(crate) attempts: u16,
+    pub(crate) at: DateTime<Utc>,
+}
+
+impl Failure {
+    pub(crate) fn reject(class: &'static str, why: String, attempts: u16) -> Self {
+        Self { judgement: Judgement::Reject, class, why, attempts, at: Utc::now() }
     }
 
-    pub(super) fn dead_letter(&self, group: &'a str) -> DeadLetter<'a> {
-        DeadLetter::new(group, self.record, self.class, &self.why, 1, self.at)
+    /// Of a verdict; `None` when it is done.
+    pub(crate) fn of(verdict: Verdict) -> Option<Self> {
+        match verdict {
+            Verdict::Done => None,
+            Verdict::Retry { class, why } => {
+                Some(Self { judgement: Judgement::Retry, class, why, attempts: 1, at: Utc::now() })
+            }
+            Verdict::Reject { class, why } => Some(Self::reject(class, why, 1)),
+        }
     }
+}
+
+/// What is done with the items of a batch: their places, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) deliver: Vec<usize>,
+    pub(crate) hold: Vec<usize>,
+    pub(crate) failed: Vec<(usize, Decision)>,
+}
+
+impl<'a, M> Item<'a, M> {
+    /// Decodes a record; `None` when the group has no interest in it. A payload that fails because of this program is an
+    /// error for the whole batch.
+    pub(crate) fn decode<H: Handler<Message = M>>(
+        handler: &H,
+        record: &'a Record,
+    ) -> Result<Option<Self>, BatchError> {
+        let envelope = match headers::decode(record) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                let failure = Some(Failure::reject("headers", chain(&error), 1));
+                return Ok(Some(Self { record, id: None, delivery: None, failure }));
+            }
+        };
+        let id = Some(envelope.id);
+        match handler.decode(&envelope.kind, record.payload.as_deref().unwrap_or_default()) {
+            Ok(Some(message)) => {
+                Ok(Some(Self { record, id, delivery: Some(Delivery { envelope, message }), failure: None }))
+            }
+            Ok(None) => Ok(None),
+            Err(error) if is_of_program(&error) => Err(BatchError::new(error)),
+            Err(error) => {
+                let failure = Some(Failure::reject("payload", chain(&error), 1));
+                Ok(Some(Self { record, id, delivery: None, failure }))
+            }
+        }
+    }
+
+    /// The key it is parked by; `None` when it has none that can be.
+    pub(crate) fn key(&self) -> Option<&'a [u8]> {
+        usable_key(self.record)
+    }
+}
+
+/// The key of a record, when it can be parked.
+pub(crate) fn usable_key(record: &Record) -> Option<&[u8]> {
+    record.key.as_deref().filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len()))
 }
 
 impl<'a, M> Incoming<'a, M> {
-    /// Decodes everything. A payload that fails because of this program is an error for the whole batch.
-    pub(super) fn sort<H: Handler<Message = M>>(
+    /// Decodes everything.
+    pub(crate) fn sort<H: Handler<Message = M>>(
         handler: &H,
         records: &'a [Record],
     ) -> Result<Self, BatchError> {
-        let mut sorted = Self {
-            deliveries: Vec::with_capacity(records.len()),
-            records: Vec::with_capacity(records.len()),
-            broken: Vec::new(),
-            skipped: 0,
-        };
+        let mut sorted = Self { items: Vec::with_capacity(records.len()), skipped: 0 };
         for record in records {
-            let envelope = match headers::decode(record) {
-                Ok(envelope) => envelope,
-                Err(error) => {
-                    sorted.broken.push(Broken::new(record, None, "headers", chain(&error)));
-                    continue;
-                }
-            };
-            match handler.decode(&envelope.kind, record.payload.as_deref().unwrap_or_default()) {
-                Ok(Some(message)) => {
-                    sorted.deliveries.push(Delivery { envelope, message });
-                    sorted.records.push(record);
-                }
-                Ok(None) => sorted.skipped += 1,
-                Err(error) if is_of_program(&error) => return Err(BatchError::new(error)),
-                Err(error) => {
-                    sorted.broken.push(Broken::new(record, Some(envelope.id), "payload", chain(&error)));
-                }
+            match Item::decode(handler, record)? {
+                Some(item) => sorted.items.push(item),
+                None => sorted.skipped += 1,
             }
         }
         Ok(sorted)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.deliveries.is_empty() && self.broken.is_empty()
-    }
-
     /// Every message id there is.
-    pub(super) fn ids(&self) -> Vec<Uuid> {
-        self.deliveries.iter().map(|d| d.envelope.id).chain(self.broken.iter().filter_map(|b| b.id)).collect()
+    pub(crate) fn ids(&self) -> Vec<Uuid> {
+        self.items.iter().filter_map(|item| item.id).collect()
     }
 
-    /// Keeps the first of each id that is `fresh`, drops the others and returns how many; then puts the deliveries in the
-    /// order of their waves and returns each wave's length.
-    pub(super) fn arrange(&mut self, mut fresh: HashSet<Uuid>) -> (usize, Vec<usize>) {
-        let before = self.deliveries.len() + self.broken.len();
-        let pairs = std::mem::take(&mut self.deliveries).into_iter().zip(std::mem::take(&mut self.records));
-        let kept: Vec<_> = pairs.filter(|(delivery, _)| fresh.remove(&delivery.envelope.id)).collect();
-        self.broken.retain(|broken| broken.id.is_none_or(|id| fresh.remove(&id)));
-        let duplicates = before - kept.len() - self.broken.len();
+    /// Every key that can be parked, once.
+    pub(crate) fn keys(&self) -> Vec<Vec<u8>> {
+        let keys: HashSet<&[u8]> = self.items.iter().filter_map(Item::key).collect();
+        keys.into_iter().map(<[u8]>::to_vec).collect()
+    }
 
-        let numbers = waves::numbers(kept.iter().map(|(delivery, _)| delivery.envelope.subject.as_str()));
-        let mut sizes = vec![0; numbers.iter().max().map_or(0, |last| last + 1)];
-        numbers.iter().for_each(|wave| sizes[*wave] += 1);
-        let mut placed: Vec<_> = numbers.into_iter().zip(kept).collect();
-        // Stable: inside a wave, arrival order stays.
-        placed.sort_by_key(|(wave, _)| *wave);
-        (self.deliveries, self.records) = placed.into_iter().map(|(_, pair)| pair).unzip();
-        (duplicates, sizes)
+    /// Keeps the first of each id that is `fresh`, and what has no id; drops the others and returns how many.
+    pub(crate) fn keep_fresh(&mut self, mut fresh: HashSet<Uuid>) -> usize {
+        let before = self.items.len();
+        self.items.retain(|item| item.id.is_none_or(|id| fresh.remove(&id)));
+        before - self.items.len()
+    }
+
+    /// Decides about each item, in the order of arrival: what fails parks its key for those behind it.
+    pub(crate) fn plan(&self, policy: &Policy, parked: &HashMap<Vec<u8>, Parked>) -> Plan {
+        let mut keys: HashMap<&[u8], KeyState> =
+            parked.iter().map(|(key, parked)| (key.as_slice(), parked.state)).collect();
+        let mut plan = Plan::default();
+        for (place, item) in self.items.iter().enumerate() {
+            let key = item.key();
+            let state = key.and_then(|key| keys.get(key).copied());
+            // What has no readable headers is no message of the key, whatever its bytes: it neither waits nor blocks.
+            if decide::admit(Source::Main, state) == Admission::Hold && item.id.is_some() {
+                plan.hold.push(place);
+            } else if let Some(failure) = &item.failure {
+                let tried = Tried { attempts: failure.attempts, hop: 0 };
+                let mut decision = decide::judge(policy, Source::Main, tried, failure.judgement);
+                if key.is_none() || item.id.is_none() {
+                    decision.key = None;
+                } else if let (Some(key), Some(state)) = (key, decision.key) {
+                    keys.insert(key, state);
+                }
+                plan.failed.push((place, decision));
+            } else {
+                plan.deliver.push(place);
+            }
+        }
+        plan
     }
 }

@@ -1,23 +1,32 @@
 //! What became of messages, counted.
 
-use prometheus::{IntCounter, IntCounterVec};
-use waybill_telemetry::metrics::counter_vec;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use waybill_telemetry::metrics::{counter_vec, int_gauge_vec};
 
 /// Counters of one group.
 #[derive(Clone)]
-pub(super) struct Outcomes {
-    pub(super) handled: IntCounter,
-    pub(super) duplicate: IntCounter,
-    pub(super) skipped: IntCounter,
-    pub(super) dead_letter: IntCounter,
-    pub(super) redone_batches: IntCounter,
+pub(crate) struct Outcomes {
+    pub(crate) handled: IntCounter,
+    pub(crate) duplicate: IntCounter,
+    pub(crate) skipped: IntCounter,
+    pub(crate) retried: IntCounter,
+    pub(crate) held: IntCounter,
+    pub(crate) dead_letter: IntCounter,
+    pub(crate) redone_batches: IntCounter,
+    /// By reason.
+    pub(crate) pauses: IntCounterVec,
+    /// By state.
+    pub(crate) parked_keys: IntGaugeVec,
+    pub(crate) held_messages: IntGauge,
+    pub(crate) held_bytes: IntGauge,
+    group: String,
 }
 
 impl Outcomes {
-    pub(super) fn new(group: &str) -> Self {
+    pub(crate) fn new(group: &str) -> Self {
         let messages: IntCounterVec = counter_vec(
             "inbox_messages_total",
-            "Messages by what became of them: handled, duplicate, skipped (no interest), dead_letter.",
+            "Messages by what became of them: handled, duplicate, skipped (no interest), retried, held, dead_letter.",
             &["group", "outcome"],
         );
         let redone = counter_vec(
@@ -30,8 +39,43 @@ impl Outcomes {
             handled: of("handled"),
             duplicate: of("duplicate"),
             skipped: of("skipped"),
+            retried: of("retried"),
+            held: of("held"),
             dead_letter: of("dead_letter"),
             redone_batches: redone.with_label_values(&[group]),
+            pauses: counter_vec(
+                "retry_pauses_total",
+                "Batches put off because of a bound: storm (most keys fail alike), held_bytes.",
+                &["group", "reason"],
+            ),
+            parked_keys: int_gauge_vec(
+                "retry_parked_keys",
+                "Parked keys by state: retrying, draining, blocked.",
+                &["group", "state"],
+            ),
+            held_messages: int_gauge_vec("retry_held_messages", "Messages behind parked keys.", &["group"])
+                .with_label_values(&[group]),
+            held_bytes: int_gauge_vec(
+                "retry_held_bytes",
+                "Bytes of the messages behind parked keys.",
+                &["group"],
+            )
+            .with_label_values(&[group]),
+            group: group.to_owned(),
         }
+    }
+
+    pub(crate) fn paused(&self, reason: &str) {
+        self.pauses.with_label_values(&[self.group.as_str(), reason]).inc();
+    }
+
+    /// State, keys, held messages, held bytes.
+    pub(crate) fn parked(&self, summary: &[(String, i64, i64, i64)]) {
+        for state in ["retrying", "draining", "blocked"] {
+            let keys = summary.iter().find(|row| row.0 == state).map_or(0, |row| row.1);
+            self.parked_keys.with_label_values(&[self.group.as_str(), state]).set(keys);
+        }
+        self.held_messages.set(summary.iter().map(|row| row.2).sum());
+        self.held_bytes.set(summary.iter().map(|row| row.3).sum());
     }
 }

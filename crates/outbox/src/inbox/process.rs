@@ -1,256 +1,196 @@
 //! One batch: all together if it can be, else one by one.
 
-use std::panic::AssertUnwindSafe;
-
-use chrono::{DateTime, Utc};
-use futures_util::FutureExt as _;
+use chrono::Utc;
 use sqlx::PgConnection;
 use tracing::Instrument as _;
 use waybill_messaging::consumer::BatchError;
-use waybill_messaging::envelope::Envelope;
 use waybill_messaging::message::Message;
 use waybill_messaging::record::Record;
 
-use super::fault::{Trouble, chain};
-use super::incoming::{Broken, Incoming};
-use super::{Delivery, Handler, InboxProcessor, Verdict, store};
-use crate::append;
-use crate::dead_letters::{self, DeadLetter};
+use super::call::{handle, say};
+use super::fault::Trouble;
+use super::incoming::{Failure, Incoming, Item};
+use super::span::{batch_span, log_handled};
+use super::{Delivery, Group, Handler, store, waves};
+use crate::retry::decide::{Decision, Judgement};
+use crate::retry::settle::{self, Failed};
 
-/// How often a message was tried when it becomes a dead letter: with its batch, and alone.
-const ATTEMPTS: i32 = 2;
+/// How often a message was tried when it becomes a dead letter by a fault: with its batch, and alone.
+const FAULT_ATTEMPTS: u16 = 2;
+/// How often a batch is begun again without what failed, before it is redone one by one: each time more keys are known
+/// to fail, and usually all of them the first time.
+const PASSES_MAX: usize = 8;
+/// How often a message alone is begun again: a fault, its second try, its burial, and a key parked meanwhile.
+const PASSES_ALONE_MAX: usize = 6;
 
-pub(super) async fn batch<H: Handler>(
-    this: &InboxProcessor<H>,
-    records: &[Record],
-) -> Result<(), BatchError> {
+pub(super) async fn batch<H: Handler>(this: &Group<H>, records: &[Record]) -> Result<(), BatchError> {
     let mut incoming = Incoming::sort(&this.handler, records)?;
     this.outcomes.skipped.inc_by(incoming.skipped as u64);
-    if incoming.is_empty() {
+    if incoming.items.is_empty() {
         return Ok(());
     }
-    let span = batch_span(this.handler.group(), &incoming);
+    let span = batch_span(this.handler.group(), &incoming.items);
     async {
-        match together(this, &mut incoming).await {
-            Ok(()) => Ok(()),
-            Err(Trouble::Infrastructure(error)) => Err(error),
-            Err(Trouble::Message { class, why }) => {
-                tracing::warn!(class, why, "a batch failed and is redone message by message");
-                one_by_one(this, incoming).await
-            }
+        if all(this, &mut incoming).await? {
+            return Ok(());
         }
+        this.outcomes.redone_batches.inc();
+        for item in incoming.items {
+            alone(this, Incoming { items: vec![item], skipped: 0 }).await?;
+        }
+        Ok(())
     }
     .instrument(span)
     .await
 }
 
-/// All messages in one transaction.
+/// All messages in one transaction, again without those that turn out to fail; `false` when it can not be done so.
+async fn all<H: Handler>(
+    this: &Group<H>,
+    incoming: &mut Incoming<'_, H::Message>,
+) -> Result<bool, BatchError> {
+    for _ in 0..PASSES_MAX {
+        match together(this, incoming).await {
+            Ok(()) => return Ok(true),
+            Err(Trouble::Infrastructure(error)) => return Err(error),
+            Err(Trouble::ParkedMeanwhile) => {}
+            Err(Trouble::Judged(failures)) => judged(this, incoming, failures)?,
+            Err(Trouble::Message { class, why }) => {
+                tracing::warn!(class, why, "a batch failed and is redone message by message");
+                return Ok(false);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// One message in transactions of its own, so that only it can be at fault.
+async fn alone<H: Handler>(
+    this: &Group<H>,
+    mut incoming: Incoming<'_, H::Message>,
+) -> Result<(), BatchError> {
+    for _ in 0..PASSES_ALONE_MAX {
+        let span = batch_span(this.handler.group(), &incoming.items);
+        match together(this, &mut incoming).instrument(span).await {
+            Ok(()) => return Ok(()),
+            Err(Trouble::Infrastructure(error)) => return Err(error),
+            Err(Trouble::ParkedMeanwhile) => {}
+            Err(Trouble::Judged(failures)) => judged(this, &mut incoming, failures)?,
+            Err(Trouble::Message { class, why }) => {
+                for item in &mut incoming.items {
+                    item.failure = Some(Failure::reject(class, why.clone(), FAULT_ATTEMPTS));
+                }
+            }
+        }
+    }
+    Err(BatchError::new("other members parked this key again and again while it was handled"))
+}
+
+/// Remembers what the handler said; an error when it says it of most keys.
+fn judged<H: Handler>(
+    this: &Group<H>,
+    incoming: &mut Incoming<'_, H::Message>,
+    failures: Vec<(usize, Failure)>,
+) -> Result<(), BatchError> {
+    for (place, mut failure) in failures {
+        let Some(item) = incoming.items.get_mut(place) else { continue };
+        if !settle::can_be_retried(this, item.record) {
+            failure.judgement = Judgement::Reject;
+        }
+        item.failure = Some(failure);
+    }
+    let Some(class) = this.brake().storm() else { return Ok(()) };
+    this.outcomes.paused("storm");
+    let keys = this.policy.brake.keys;
+    Err(BatchError::new(format!(
+        "most of the last {keys} keys ask to be retried with {class}: paused instead of parking them all; mend what they \
+         need"
+    )))
+}
+
+/// Every message in one transaction.
 async fn together<H: Handler>(
-    this: &InboxProcessor<H>,
+    this: &Group<H>,
     incoming: &mut Incoming<'_, H::Message>,
 ) -> Result<(), Trouble> {
     let group = this.handler.group();
     let mut tx = this.pool.begin().await.map_err(Trouble::ours)?;
-    let fresh = store::inbox_insert_in_tx(&mut tx, group, incoming.ids()).await.map_err(Trouble::ours)?;
-    let (duplicates, waves) = incoming.arrange(fresh);
+    let taken = store::inbox_take_in_tx(&mut tx, group, incoming.ids(), 0, incoming.keys());
+    let taken = taken.await.map_err(Trouble::ours)?;
+    let duplicates = incoming.keep_fresh(taken.fresh);
+    let plan = incoming.plan(&this.policy, &taken.parked);
     let mut out = Vec::new();
-    let mut rest = incoming.deliveries.as_slice();
-    for size in waves {
-        let (wave, later) = rest.split_at(size);
-        rest = later;
-        handle(this, &mut tx, wave, &mut out).await?;
-    }
+    deliver(this, &mut tx, incoming, &plan.deliver, &mut out).await?;
     say(this, &mut tx, &out).await?;
-    let letters: Vec<_> = incoming.broken.iter().map(|broken| broken.dead_letter(group)).collect();
-    dead_letters::insert_in_tx(&mut tx, &this.prefix, &letters).await.map_err(Trouble::ours)?;
+    let items = &incoming.items;
+    let failed: Vec<Failed<'_>> = plan
+        .failed
+        .iter()
+        .filter_map(|(place, decision)| failed_on_main(&items[*place], *decision))
+        .collect();
+    let told = settle::failed_in_tx(this, &mut tx, &failed, false).await?;
+    let held: Vec<_> = plan.hold.iter().map(|place| (items[*place].record, items[*place].id, 0)).collect();
+    settle::hold_in_tx(this, &mut tx, &held).await?;
     tx.commit().await.map_err(Trouble::commit)?;
 
     this.outcomes.duplicate.inc_by(duplicates as u64);
-    this.outcomes.handled.inc_by(incoming.deliveries.len() as u64);
-    incoming.deliveries.iter().for_each(|delivery| log_handled(&delivery.envelope));
-    told(this, &letters);
+    this.outcomes.handled.inc_by(plan.deliver.len() as u64);
+    this.outcomes.held.inc_by(held.len() as u64);
+    plan.deliver
+        .iter()
+        .filter_map(|place| items[*place].delivery.as_ref())
+        .for_each(|d| log_handled(&d.envelope));
+    told.tell(this);
     Ok(())
 }
 
-/// Each message in a transaction of its own, so that only those at fault fail.
-async fn one_by_one<H: Handler>(
-    this: &InboxProcessor<H>,
-    incoming: Incoming<'_, H::Message>,
-) -> Result<(), BatchError> {
-    let first_failed_at = Utc::now();
-    this.outcomes.redone_batches.inc();
-    for (delivery, record) in incoming.deliveries.iter().zip(&incoming.records) {
-        let span = message_span(&delivery.envelope);
-        alone(this, delivery, record, first_failed_at).instrument(span).await?;
-    }
-    for broken in &incoming.broken {
-        bury_broken(this, broken).await?;
-    }
-    Ok(())
+fn failed_on_main<'a, M>(item: &'a Item<'_, M>, decision: Decision) -> Option<Failed<'a>> {
+    let failure = item.failure.as_ref()?;
+    Some(Failed {
+        record: item.record,
+        id: item.id,
+        hop: 0,
+        attempts: failure.attempts,
+        first_failed_at: failure.at.min(Utc::now()),
+        failure,
+        decision,
+    })
 }
 
-async fn alone<H: Handler>(
-    this: &InboxProcessor<H>,
-    delivery: &Delivery<H::Message>,
-    record: &Record,
-    first_failed_at: DateTime<Utc>,
-) -> Result<(), BatchError> {
-    match single(this, delivery).await {
-        Ok(true) => {
-            this.outcomes.handled.inc();
-            log_handled(&delivery.envelope);
-            Ok(())
-        }
-        Ok(false) => {
-            this.outcomes.duplicate.inc();
-            Ok(())
-        }
-        Err(Trouble::Infrastructure(error)) => Err(error),
-        Err(Trouble::Message { class, why }) => {
-            let group = this.handler.group();
-            let letter = DeadLetter::new(group, record, class, &why, ATTEMPTS, first_failed_at);
-            bury(this, Some(delivery.envelope.id), letter).await
-        }
-    }
-}
-
-/// One message in its own transaction; `false` when it is a duplicate.
-async fn single<H: Handler>(
-    this: &InboxProcessor<H>,
-    delivery: &Delivery<H::Message>,
-) -> Result<bool, Trouble> {
-    let mut tx = this.pool.begin().await.map_err(Trouble::ours)?;
-    let ids = vec![delivery.envelope.id];
-    let fresh = store::inbox_insert_in_tx(&mut tx, this.handler.group(), ids).await.map_err(Trouble::ours)?;
-    if fresh.is_empty() {
-        return Ok(false);
-    }
-    let mut out = Vec::new();
-    handle(this, &mut tx, std::slice::from_ref(delivery), &mut out).await?;
-    say(this, &mut tx, &out).await?;
-    tx.commit().await.map_err(Trouble::commit)?;
-    Ok(true)
-}
-
-async fn bury_broken<H: Handler>(this: &InboxProcessor<H>, broken: &Broken<'_>) -> Result<(), BatchError> {
-    bury(this, broken.id, broken.dead_letter(this.handler.group())).await
-}
-
-/// Dead letter, its mirror and its inbox row in one transaction; nothing when the message is taken already.
-async fn bury<H: Handler>(
-    this: &InboxProcessor<H>,
-    id: Option<uuid::Uuid>,
-    letter: DeadLetter<'_>,
-) -> Result<(), BatchError> {
-    let buried = async {
-        let mut tx = this.pool.begin().await?;
-        if let Some(id) = id {
-            let fresh = store::inbox_insert_in_tx(&mut tx, this.handler.group(), vec![id]).await?;
-            if fresh.is_empty() {
-                return Ok(false);
-            }
-        }
-        dead_letters::insert_in_tx(&mut tx, &this.prefix, std::slice::from_ref(&letter)).await?;
-        tx.commit().await?;
-        Ok(true)
-    };
-    if buried.await.map_err(|error: sqlx::Error| BatchError::new(error))? {
-        told(this, &[letter]);
-    } else {
-        this.outcomes.duplicate.inc();
-    }
-    Ok(())
-}
-
-/// Calls the handler for one wave; a verdict other than done, or a panic, is trouble with a message.
-async fn handle<H: Handler>(
-    this: &InboxProcessor<H>,
+/// Has the handler make the effects of these items, wave by wave, and notes for the brake how their keys fare.
+async fn deliver<H: Handler>(
+    this: &Group<H>,
     conn: &mut PgConnection,
-    wave: &[Delivery<H::Message>],
+    incoming: &mut Incoming<'_, H::Message>,
+    places: &[usize],
     out: &mut Vec<Message>,
 ) -> Result<(), Trouble> {
-    // Unwind safe: after a panic the transaction is rolled back and everything the handler touched is dropped.
-    let handled = AssertUnwindSafe(this.handler.handle(conn, wave, out)).catch_unwind().await;
-    let verdicts = match handled {
-        Ok(verdicts) => verdicts?,
-        Err(panic) => return Err(Trouble::Message { class: "panic", why: panic_text(panic.as_ref()) }),
-    };
-    if verdicts.len() != wave.len() {
-        let why = format!("the handler answered {} verdicts for {} messages", verdicts.len(), wave.len());
-        return Err(Trouble::Message { class: "fault", why });
-    }
-    match verdicts.into_iter().find(|verdict| *verdict != Verdict::Done) {
-        Some(Verdict::Reject { class, why }) => Err(Trouble::Message { class, why }),
-        Some(Verdict::Done) | None => Ok(()),
-    }
-}
-
-/// Appends what the handler wants to say.
-async fn say<H: Handler>(
-    this: &InboxProcessor<H>,
-    conn: &mut PgConnection,
-    out: &[Message],
-) -> Result<(), Trouble> {
-    let said = if out.is_empty() {
-        store::alive_in_tx(conn).await
-    } else {
-        append::append(conn, &this.prefix, out).await
-    };
-    match said {
-        Ok(()) => Ok(()),
-        // Too large, or the handler swallowed an error: these are about the message.
-        Err(error @ sqlx::Error::Encode(_)) => Err(Trouble::Message { class: "fault", why: chain(&error) }),
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("25P02") => {
-            let why =
-                "the handler went on after a failed statement instead of returning its error".to_owned();
-            Err(Trouble::Message { class: "fault", why })
+    let items = &mut incoming.items;
+    let subjects = places.iter().filter_map(|place| items[*place].delivery.as_ref());
+    let numbers = waves::numbers(subjects.map(|delivery| delivery.envelope.subject.as_str()));
+    let mut placed: Vec<(usize, usize)> = numbers.into_iter().zip(places.iter().copied()).collect();
+    // Stable: inside a wave, arrival order stays.
+    placed.sort_by_key(|(wave, _)| *wave);
+    for wave in placed.chunk_by(|one, other| one.0 == other.0) {
+        let lent: Vec<Delivery<H::Message>> =
+            wave.iter().filter_map(|(_, place)| items[*place].delivery.take()).collect();
+        let verdicts = handle(this, conn, &lent, out).await;
+        for ((_, place), delivery) in wave.iter().zip(lent) {
+            items[*place].delivery = Some(delivery);
         }
-        Err(error) => Err(Trouble::ours(error)),
+        let mut failures = Vec::new();
+        let mut brake = this.brake();
+        for ((_, place), verdict) in wave.iter().zip(verdicts?) {
+            let key = items[*place].delivery.as_ref().map_or("", |d| d.envelope.subject.as_str());
+            let failure = Failure::of(verdict);
+            let asks_again = failure.as_ref().filter(|f| f.judgement == Judgement::Retry);
+            brake.note(key, asks_again.map(|failure| failure.class));
+            failures.extend(failure.map(|failure| (*place, failure)));
+        }
+        drop(brake);
+        if !failures.is_empty() {
+            return Err(Trouble::Judged(failures));
+        }
     }
-}
-
-fn told<H: Handler>(this: &InboxProcessor<H>, letters: &[DeadLetter<'_>]) {
-    this.outcomes.dead_letter.inc_by(letters.len() as u64);
-    letters.iter().for_each(DeadLetter::log);
-}
-
-fn batch_span<M>(group: &str, incoming: &Incoming<'_, M>) -> tracing::Span {
-    match incoming.deliveries.as_slice() {
-        // A batch of one has one story; its lines tell which.
-        [delivery] => message_span(&delivery.envelope),
-        deliveries => tracing::info_span!("batch", group, messages = deliveries.len()),
-    }
-}
-
-fn message_span(envelope: &Envelope) -> tracing::Span {
-    tracing::info_span!(
-        "message",
-        trace_id = trace_id(envelope),
-        correlation_id = %envelope.cause.correlation_id,
-        message_id = %envelope.id,
-        kind = envelope.kind,
-        key = envelope.subject,
-    )
-}
-
-fn log_handled(envelope: &Envelope) {
-    tracing::debug!(
-        trace_id = trace_id(envelope),
-        correlation_id = %envelope.cause.correlation_id,
-        message_id = %envelope.id,
-        kind = envelope.kind,
-        key = envelope.subject,
-        sequence = envelope.sequence,
-        "handled"
-    );
-}
-
-fn trace_id(envelope: &Envelope) -> String {
-    envelope.cause.trace.as_ref().map(|trace| trace.trace_id_hex()).unwrap_or_default()
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "the handler panicked".to_owned())
+    Ok(())
 }

@@ -1,38 +1,66 @@
 //! The inbox's SQL.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// Takes message ids for a group, in one statement; returns those that nobody has taken before.
+use crate::retry::KeyState;
+
+/// What a group learns when it takes messages.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// Ids that nobody has taken before.
+    pub(crate) fresh: HashSet<Uuid>,
+    /// Parked keys among those asked for; their rows are locked.
+    pub(crate) parked: HashMap<Vec<u8>, Parked>,
+}
+
+/// A parked key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Parked {
+    pub(crate) state: KeyState,
+    /// Message id and hop of the head.
+    pub(crate) head: (Option<Uuid>, i16),
+}
+
+/// Message id, key, state, tier, head's message id and hop.
+type TakenRow = (Option<Uuid>, Option<Vec<u8>>, Option<String>, Option<i16>, Option<Uuid>, Option<i16>);
+
+/// Takes appearance `hop` of message ids for a group, and locks those of the keys that are parked, in one round trip.
 ///
-/// A concurrent taker of the same id is waited for (by the lock timeout at most): its commit makes ours a duplicate,
-/// its rollback lets us have it.
-pub(super) async fn inbox_insert_in_tx(
+/// A concurrent taker of the same id is waited for (by the lock timeout at most): its commit makes ours a duplicate and
+/// shows the keys it parked, its rollback lets us have it.
+pub(crate) async fn inbox_take_in_tx(
     conn: &mut PgConnection,
     group: &str,
     ids: Vec<Uuid>,
-) -> Result<HashSet<Uuid>, sqlx::Error> {
-    if ids.is_empty() {
-        return Ok(HashSet::new());
+    hop: i16,
+    keys: Vec<Vec<u8>>,
+) -> Result<Taken, sqlx::Error> {
+    let rows: Vec<TakenRow> = sqlx::query_as("select * from inbox_take($1, $2, $3, $4)")
+        .bind(group)
+        .bind(ids)
+        .bind(hop)
+        .bind(keys)
+        .fetch_all(conn)
+        .await?;
+    let mut taken = Taken::default();
+    for (id, key, state, tier, head_id, head_hop) in rows {
+        taken.fresh.extend(id);
+        let (Some(key), Some(state)) = (key, state) else { continue };
+        let known = KeyState::read(&state, tier.unwrap_or_default());
+        let state = known.ok_or_else(|| {
+            sqlx::Error::Protocol(format!(
+                "parked_keys has the state {state:?}, which this version does not know"
+            ))
+        })?;
+        taken.parked.insert(key, Parked { state, head: (head_id, head_hop.unwrap_or_default()) });
     }
-    let new: Vec<Uuid> = sqlx::query_scalar(
-        // Sorted, so that two members with the same ids (after a rebalance) can not lock each other out.
-        // Hop 0: an appearance on a main topic. Ordered retry will pass its records' own hops here.
-        "insert into inbox (consumer_group, message_id, hop)
-         select $1, id, 0 from unnest($2::uuid[]) as id order by id
-         on conflict do nothing
-         returning message_id",
-    )
-    .bind(group)
-    .bind(ids)
-    .fetch_all(conn)
-    .await?;
-    Ok(new.into_iter().collect())
+    Ok(taken)
 }
 
 /// Fails when the transaction is aborted already: a commit would then quietly roll back.
-pub(super) async fn alive_in_tx(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(crate) async fn alive_in_tx(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query("select 1").execute(conn).await.map(|_| ())
 }

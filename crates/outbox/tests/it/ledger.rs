@@ -13,6 +13,7 @@ use waybill_messaging::headers;
 use waybill_messaging::message::Message;
 use waybill_messaging::record::Record;
 use waybill_outbox::inbox::{Delivery, Handler, HandlerError, InboxProcessor, Verdict};
+use waybill_outbox::retry::{Poisoned, Policy};
 use waybill_runtime::clock::new_id;
 use waybill_testkit::TestDatabase;
 
@@ -158,12 +159,21 @@ pub(crate) async fn database(hint: &str) -> TestDatabase {
 
 /// The group on a pool whose sessions give up a lock soon.
 pub(crate) async fn group(database: &TestDatabase, prefix: &str) -> (InboxProcessor<Ledger>, Ledger) {
+    group_with(database, prefix, Policy { poisoned: Poisoned::Skip, ..Policy::default() }).await
+}
+
+/// As [`group`], with another policy than to skip dead letters.
+pub(crate) async fn group_with(
+    database: &TestDatabase,
+    prefix: &str,
+    policy: Policy,
+) -> (InboxProcessor<Ledger>, Ledger) {
     let ledger = Ledger::default();
     let options = database.url.parse::<sqlx::postgres::PgConnectOptions>().unwrap();
     let pool = sqlx::postgres::PgPoolOptions::new()
         .max_connections(4)
         .connect_lazy_with(options.options([("lock_timeout", "200ms")]));
-    (InboxProcessor::new(pool, prefix, ledger.clone()), ledger)
+    (InboxProcessor::with_policy(pool, prefix, ledger.clone(), policy), ledger)
 }
 
 pub(crate) fn envelope(key: &str, sequence: i64) -> Envelope {
@@ -208,6 +218,7 @@ pub(crate) async fn count(pool: &PgPool, table: &'static str) -> i64 {
     let query = match table {
         "inbox" => "select count(*) from inbox",
         "outbox" => "select count(*) from outbox",
+        "held_messages" => "select count(*) from held_messages",
         "dead_letters" => "select count(*) from dead_letters",
         other => panic!("no count of {other}"),
     };

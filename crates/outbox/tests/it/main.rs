@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the functions its cases share")]
 
 mod append;
+mod flaky;
 mod inbox;
 mod kafka;
 mod ledger;
 mod partitions;
+mod retry;
 mod retry_model;

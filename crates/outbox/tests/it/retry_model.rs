@@ -166,7 +166,7 @@ impl World {
             if self.fault == Fault::ReleaseAll && topic > 0 {
                 outcomes.iter_mut().filter(|(d, _)| d.key == Some(KeyState::Draining)).for_each(|(d, _)| {
                     d.key = None;
-                    let all = d.held.drain(..).rev().map(|rec| effect(rec));
+                    let all = d.held.drain(..).rev().map(effect);
                     d.effects.extend(all);
                 });
             }

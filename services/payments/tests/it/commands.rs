@@ -172,7 +172,7 @@ async fn what_does_not_follow_is_rejected_and_changes_nothing() {
     world.start_worker();
     let order = OrderId::generate();
     let class = |verdict| match verdict {
-        Verdict::Reject { class, .. } => class,
+        Verdict::Retry { class, .. } | Verdict::Reject { class, .. } => class,
         Verdict::Done => "done",
     };
     assert_eq!(class(world.deliver(order, &capture(order)).await), "out_of_turn");

@@ -1,0 +1,61 @@
+//! Calling the handler, and appending what it says: whatever goes wrong is sorted by whose fault it is.
+
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
+use sqlx::PgConnection;
+use waybill_messaging::message::Message;
+
+use super::fault::{Trouble, chain};
+use super::{Delivery, Group, Handler, Verdict, store};
+use crate::append;
+
+/// Calls the handler for one wave; a panic is trouble with a message. One verdict per delivery.
+pub(crate) async fn handle<H: Handler>(
+    this: &Group<H>,
+    conn: &mut PgConnection,
+    wave: &[Delivery<H::Message>],
+    out: &mut Vec<Message>,
+) -> Result<Vec<Verdict>, Trouble> {
+    // Unwind safe: after a panic the transaction is rolled back and everything the handler touched is dropped.
+    let handled = AssertUnwindSafe(this.handler.handle(conn, wave, out)).catch_unwind().await;
+    let verdicts = match handled {
+        Ok(verdicts) => verdicts?,
+        Err(panic) => return Err(Trouble::Message { class: "panic", why: panic_text(panic.as_ref()) }),
+    };
+    if verdicts.len() != wave.len() {
+        let why = format!("the handler answered {} verdicts for {} messages", verdicts.len(), wave.len());
+        return Err(Trouble::Message { class: "fault", why });
+    }
+    Ok(verdicts)
+}
+
+/// Appends what the handler wants to say.
+pub(crate) async fn say<H: Handler>(
+    this: &Group<H>,
+    conn: &mut PgConnection,
+    out: &[Message],
+) -> Result<(), Trouble> {
+    let said = if out.is_empty() {
+        store::alive_in_tx(conn).await
+    } else {
+        append::append(conn, &this.prefix, out).await
+    };
+    match said {
+        Ok(()) => Ok(()),
+        // Too large, or the handler swallowed an error: these are about the message.
+        Err(error @ sqlx::Error::Encode(_)) => Err(Trouble::Message { class: "fault", why: chain(&error) }),
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("25P02") => {
+            let why =
+                "the handler went on after a failed statement instead of returning its error".to_owned();
+            Err(Trouble::Message { class: "fault", why })
+        }
+        Err(error) => Err(Trouble::ours(error)),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "the handler panicked".to_owned())
+}

@@ -1,0 +1,196 @@
+//! What an operator can do with a dead letter: send it round again, or give it up, so that its key goes on.
+
+use chrono::Utc;
+use serde_json::Value;
+use sqlx::PgConnection;
+use uuid::Uuid;
+use waybill_messaging::record::Record;
+
+use super::decide::{self, ATTEMPTS_AT_REPLAY, Goes, Refusal};
+use super::headers::{self, Travel};
+use super::key_state::KeyState;
+use super::policy::{Policy, retry_topic};
+use super::settle::{self, Head};
+use super::store::{self, ParkedRow};
+use crate::dead_letters::headers_read;
+use crate::inbox::incoming::usable_key;
+
+/// Why it was not done. Nothing is changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum OperateError {
+    /// The database refused.
+    #[error("the database refused")]
+    Database(#[from] sqlx::Error),
+    /// There is no such dead letter.
+    #[error("there is no dead letter {0}")]
+    Unknown(Uuid),
+    /// It is not open: somebody is at it, or was.
+    #[error("dead letter {id} is {state}, not open")]
+    NotOpen {
+        /// The dead letter.
+        id: Uuid,
+        /// Its state.
+        state: String,
+    },
+    /// It has no key that could be parked, or does not fit through the outbox.
+    #[error("dead letter {0} has no usable key or is too large to be sent again; discard it")]
+    CanNotTravel(Uuid),
+    /// Not now.
+    #[error("it can not be done now")]
+    Refused(#[from] Refusal),
+}
+
+/// A dead letter as an operator takes it.
+struct Letter {
+    id: Uuid,
+    group: String,
+    hop: i16,
+    class: String,
+    why: String,
+    first_failed_at: chrono::DateTime<Utc>,
+    message_id: Option<Uuid>,
+    record: Record,
+    /// The parked row's state and letter, when the key is parked; locked.
+    parked: Option<(KeyState, Option<Uuid>)>,
+}
+
+impl Letter {
+    fn state(&self) -> Option<KeyState> {
+        self.parked.map(|(state, _)| state)
+    }
+
+    fn blocks(&self) -> bool {
+        self.parked.is_some_and(|(_, letter)| letter == Some(self.id))
+    }
+}
+
+/// Sends an open dead letter to its group's first retry topic, due at once, as the next appearance of its message: only
+/// that group sees it. Its key is retrying until the verdict. The letter is *replaying*, then resolved, or open again.
+///
+/// # Errors
+/// [`OperateError`].
+pub async fn replay_in_tx(
+    conn: &mut PgConnection,
+    prefix: &str,
+    policy: &Policy,
+    id: Uuid,
+) -> Result<(), OperateError> {
+    let letter = letter_lock_in_tx(conn, id).await?;
+    let decision = decide::replay(policy, letter.state(), letter.blocks(), letter.hop)?;
+    let Goes::Retry { tier, hop } = decision.record else { return Err(Refusal::NoTiers.into()) };
+    let name = letter.record.topic.strip_prefix(prefix).unwrap_or(&letter.record.topic);
+    let topic = format!("{prefix}{}", retry_topic(name, &letter.group, tier));
+    let key = usable_key(&letter.record).ok_or(OperateError::CanNotTravel(id))?.to_vec();
+    if !headers::can_travel(&letter.record, &topic) {
+        return Err(OperateError::CanNotTravel(id));
+    }
+    let now = Utc::now();
+    let travel = Travel {
+        hop,
+        tier,
+        due_at: now,
+        attempts: ATTEMPTS_AT_REPLAY,
+        first_failed_at: letter.first_failed_at,
+        last_failed_at: now,
+        error_class: letter.class.clone(),
+        error_message: letter.why.clone(),
+    };
+    let headers = headers::write(&letter.record, &letter.group, &travel);
+    let message_id = letter.message_id.unwrap_or_default();
+    settle::append(conn, &[Head { id: message_id, topic, headers, record: &letter.record }]).await?;
+    let row = ParkedRow {
+        key,
+        state: KeyState::Retrying { tier },
+        due_at: Some(now),
+        head: (letter.message_id, hop),
+        attempts: i32::from(ATTEMPTS_AT_REPLAY),
+        first_failed_at: letter.first_failed_at,
+        last_failed_at: now,
+        error_class: letter.class,
+        error_message: letter.why,
+        dead_letter_id: Some(id),
+    };
+    if letter.parked.is_some() {
+        store::parked_update_in_tx(conn, &letter.group, &row).await?;
+    } else if store::parked_insert_in_tx(conn, &letter.group, std::slice::from_ref(&row)).await? == 0 {
+        return Err(Refusal::KeyBusy.into());
+    }
+    letter_state_in_tx(conn, id, "replaying").await?;
+    Ok(())
+}
+
+/// Gives an open dead letter up. When it blocks its key, the held messages are drained.
+///
+/// # Errors
+/// [`OperateError`].
+pub async fn discard_in_tx(conn: &mut PgConnection, id: Uuid) -> Result<(), OperateError> {
+    let letter = letter_lock_in_tx(conn, id).await?;
+    letter_state_in_tx(conn, id, "discarded").await?;
+    let after = decide::discard(letter.state(), letter.blocks());
+    if let (Some(key), true) = (usable_key(&letter.record), after != letter.state()) {
+        store::parked_drain_in_tx(conn, &letter.group, key).await?;
+    }
+    Ok(())
+}
+
+/// Locks an open letter and before it its key, as everybody does.
+async fn letter_lock_in_tx(conn: &mut PgConnection, id: Uuid) -> Result<Letter, OperateError> {
+    let parked: Option<(String, i16, Option<Uuid>)> = sqlx::query_as(
+        "select p.state, p.tier, p.dead_letter_id
+         from dead_letters d join parked_keys p on p.consumer_group = d.consumer_group and p.key = d.key
+         where d.id = $1 for update of p",
+    )
+    .bind(id)
+    .fetch_optional(&mut *conn)
+    .await?;
+    type Row = (String, String, i16, String, String, chrono::DateTime<Utc>, Option<Uuid>);
+    let row: Option<Row> = sqlx::query_as(
+        "select state, consumer_group, hop, error_class, error_message, first_failed_at, message_id
+         from dead_letters where id = $1 for update",
+    )
+    .bind(id)
+    .fetch_optional(&mut *conn)
+    .await?;
+    let (state, group, hop, class, why, first_failed_at, message_id) =
+        row.ok_or(OperateError::Unknown(id))?;
+    if state != "open" {
+        return Err(OperateError::NotOpen { id, state });
+    }
+    let parked = parked.and_then(|(state, tier, letter)| Some((KeyState::read(&state, tier)?, letter)));
+    let record = letter_record(conn, id).await?;
+    Ok(Letter { id, group, hop, class, why, first_failed_at, message_id, record, parked })
+}
+
+async fn letter_record(conn: &mut PgConnection, id: Uuid) -> Result<Record, sqlx::Error> {
+    type Row = (String, i32, i64, Option<chrono::DateTime<Utc>>, Option<Vec<u8>>, Value, Option<Vec<u8>>);
+    let (topic, partition, offset, time, key, headers, payload): Row = sqlx::query_as(
+        "select topic, partition, \"offset\", record_time, key, headers, payload from dead_letters where id = $1",
+    )
+    .bind(id)
+    .fetch_one(conn)
+    .await?;
+    let headers = headers_read(&headers)
+        .ok_or_else(|| sqlx::Error::Protocol(format!("dead letter {id} has headers of another form")))?;
+    Ok(Record {
+        topic,
+        partition,
+        offset,
+        timestamp_ms: time.map(|time| time.timestamp_millis()),
+        key: key.map(Into::into),
+        headers,
+        payload: payload.map(Into::into),
+    })
+}
+
+async fn letter_state_in_tx(
+    conn: &mut PgConnection,
+    id: Uuid,
+    state: &'static str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("update dead_letters set state = $2 where id = $1")
+        .bind(id)
+        .bind(state)
+        .execute(conn)
+        .await
+        .map(|_| ())
+}
