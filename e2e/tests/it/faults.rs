@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use waybill_testkit::polling::eventually_named;
 use waybill_testkit::{Process, TestDatabase};
 
@@ -19,7 +19,14 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often everything is killed.
 const KILL_ROUNDS: usize = 3;
 /// How often every session is cut.
-const CUTS: usize = 40;
+const CUTS: usize = 25;
+/// Every table that a transaction of each service writes: a session that waits for it is between two statements, or
+/// between the first and the last row of one.
+const WRITTEN: [(Service, &[&str]); 3] = [
+    (Service::Orders, &["inbox", "saga_instances", "saga_log", "orders", "outbox"]),
+    (Service::Inventory, &["inbox", "reservations", "stock", "stock_ledger", "outbox"]),
+    (Service::Payments, &["inbox", "payments", "sandbox_authorizations", "outbox"]),
+];
 /// A lease short enough to run out while a test waits.
 const SHORT_LEASE: (&str, &str) = ("OUTBOX_RELAY_LEASE_MS", "1500");
 /// Sagas that turn back and send again within seconds, and never give up a step that must succeed.
@@ -181,6 +188,11 @@ async fn sessions_may_be_cut_at_any_time() {
         pause(&mut dice, 50..350).await;
     }
     assert!(sessions > i64::try_from(CUTS).unwrap(), "sessions were cut: {sessions}");
+    for (service, tables) in WRITTEN {
+        for table in tables {
+            cut_at(system.database(service), service, table).await;
+        }
+    }
     let accepted = load.stop().await;
     system.all_ready().await;
     let processes: [&mut Process; 4] =
@@ -189,6 +201,22 @@ async fn sessions_may_be_cut_at_any_time() {
         assert!(process.pid().is_some(), "lost sessions end no process: {}", process.output());
     }
     invariants::hold(&system, &accepted).await;
+}
+
+/// Cuts whichever sessions of the service come to this table next.
+async fn cut_at(database: &TestDatabase, service: Service, table: &str) {
+    let mut blocker = PgConnection::connect(&database.url).await.unwrap();
+    let mut lock = blocker.begin().await.unwrap();
+    let exclusive = AssertSqlSafe(format!("lock table {table} in exclusive mode"));
+    sqlx::query(exclusive).execute(&mut *lock).await.unwrap();
+    let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+               where datname = current_database() and application_name = $1 and wait_event_type = 'Lock'";
+    eventually_named("a session that waits", STEP_TIMEOUT, async || {
+        let cut: i64 = sqlx::query_scalar(cut).bind(service.name()).fetch_one(&database.pool).await.unwrap();
+        (cut > 0).then_some(())
+    })
+    .await;
+    lock.rollback().await.unwrap();
 }
 
 async fn pause(dice: &mut StdRng, ms: std::ops::Range<u64>) {

@@ -159,16 +159,18 @@ async fn cancelled(client: &Client, url: &str, token: &str, id: &str) -> bool {
     !refused
 }
 
-/// Sends until there is a final answer: silence, 5xx and "the first one still runs" are none.
+/// Sends until there is a final answer: silence is none, nor is "not now" (503, and 409 while another request is at the
+/// same thing), which says when to come again. Nothing that is done to the system is a reason for a 500.
 async fn answered(send: impl Fn() -> reqwest::RequestBuilder) -> (StatusCode, Vec<u8>) {
     let started = Instant::now();
     loop {
         let last = match send().send().await {
             Ok(response) => {
                 let status = response.status();
+                let retry_after = response.headers().contains_key("Retry-After");
                 let body = response.bytes().await.map(|bytes| bytes.to_vec());
                 match body {
-                    Ok(body) if !is_for_now(status, &body) => return (status, body),
+                    Ok(body) if !is_for_now(status, retry_after) => return (status, body),
                     Ok(body) => format!("{status} {}", String::from_utf8_lossy(&body)),
                     Err(error) => error.to_string(),
                 }
@@ -183,7 +185,6 @@ async fn answered(send: impl Fn() -> reqwest::RequestBuilder) -> (StatusCode, Ve
     }
 }
 
-fn is_for_now(status: StatusCode, body: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(body);
-    status.is_server_error() || (status == StatusCode::CONFLICT && !text.contains("order_not_cancellable"))
+fn is_for_now(status: StatusCode, retry_after: bool) -> bool {
+    retry_after && [StatusCode::SERVICE_UNAVAILABLE, StatusCode::CONFLICT].contains(&status)
 }

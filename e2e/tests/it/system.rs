@@ -161,18 +161,9 @@ async fn topics_apply(topics: &TestTopics) {
     let mut process = apply.spawn();
     let code = process.wait_exit(READY_TIMEOUT).await;
     assert_eq!(code, Some(0), "waybillctl topics apply: {}", process.output());
-    topics.adopt(TOPICS);
+    let names = MANIFEST.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    topics.adopt(names);
 }
 
-/// What `topics apply` makes, to be deleted at the end.
-const TOPICS: [&str; 9] = [
-    "orders.events",
-    "inventory.commands",
-    "inventory.events",
-    "payments.commands",
-    "payments.events",
-    "inventory.commands.inventory.dlq",
-    "inventory.events.orders.dlq",
-    "payments.commands.payments.dlq",
-    "payments.events.orders.dlq",
-];
+/// Tells what `topics apply` makes, to be deleted at the end.
+const MANIFEST: &str = include_str!("../../../schemas/topics.toml");
