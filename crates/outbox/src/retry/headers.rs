@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use waybill_messaging::headers::object_to_json;
 use waybill_messaging::record::Record;
 
@@ -116,12 +116,14 @@ pub(crate) fn read(record: &Record) -> Option<(Record, Travel)> {
     Some((first, travel))
 }
 
-/// When a record of a retry topic may be handled: the consumer's notion of being due. At once when it does not say, and
-/// never later than the longest delay there can be, whatever a clock or a header says.
+/// When a record of a retry topic may be handled: the consumer's notion of being due. At once when it does not say, and at
+/// most the longest delay there can be after the record was published, whatever a clock or a header says.
 #[must_use]
 pub fn due_at(record: &Record) -> Option<DateTime<Utc>> {
     let due = DateTime::parse_from_rfc3339(record.header(RETRY_DUE_AT)?).ok()?.to_utc();
-    Some(due.min(Utc::now() + DELAY_MAX))
+    let published = record.timestamp_ms.and_then(DateTime::from_timestamp_millis);
+    let latest = published.and_then(|at| at.checked_add_signed(TimeDelta::from_std(DELAY_MAX).ok()?));
+    Some(latest.map_or(due, |latest| due.min(latest)))
 }
 
 /// A time this far from now.
@@ -197,6 +199,22 @@ mod tests {
         back.sort();
         was.sort();
         assert_eq!(back, was);
+    }
+
+    #[test]
+    fn nobody_waits_longer_than_the_longest_delay() {
+        let mut arrived = record();
+        assert_eq!(due_at(&arrived), None);
+        let published = DateTime::from_timestamp_millis(1_700_000_000_123).unwrap();
+        for (said, due) in [
+            ("2023-11-14T22:13:25Z", "2023-11-14T22:13:25Z".parse::<DateTime<Utc>>().unwrap()),
+            ("9999-01-01T00:00:00Z", published + TimeDelta::hours(1)),
+        ] {
+            arrived.headers.push((RETRY_DUE_AT.to_owned(), said.as_bytes().to_vec()));
+            assert_eq!(due_at(&arrived), Some(due));
+        }
+        arrived.headers.push((RETRY_DUE_AT.to_owned(), b"soon".to_vec()));
+        assert_eq!(due_at(&arrived), None);
     }
 
     #[test]
