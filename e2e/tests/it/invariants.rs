@@ -39,12 +39,12 @@ pub(crate) async fn hold_now(system: &System, accepted: &[Accepted], dead_letter
     let ids: Vec<String> = accepted.iter().map(|order| order.id.clone()).collect();
     let letters = count_in_all(system, "select count(*) from dead_letters").await;
     assert_eq!(letters, dead_letters, "dead letters: {:?}", dead_letters_told(system).await);
-    audit::every_topic(system, &ids).await;
-    // Before the journal asks keys again: a key that was lost would become a new order.
+    // Keys before the journal asks them again: one that was lost would become a new order.
     keys(&system.orders_db.pool).await;
-    journal(system, accepted).await;
     books::agree(system).await;
     sagas::were_paths(&system.orders_db.pool).await;
+    audit::every_topic(system, &ids).await;
+    journal(system, accepted).await;
     transactions_closed(system).await;
 }
 
