@@ -18,7 +18,7 @@ pub(crate) async fn load(pool: &PgPool, topic: &str, rows: i64, bytes: i32) {
         select outbox_append(array_agg(id), array_agg($1), array_agg(convert_to(lpad((n % 10000)::text, 16, 'k'), 'UTF8')),
             array_agg(json_build_object('ce_id', id, 'ce_type', 'Measured')::text), array_agg(convert_to(payload, 'UTF8')))
         from (select n, gen_random_uuid() as id,
-                     (select left(string_agg(md5(random()::text || n), ''), $2) from generate_series(0, $2 / 32)) as payload
+                     left(repeat(md5(random()::text || n), $2 / 32 + 1), $2) as payload
               from generate_series($3::bigint, $4::bigint) as n) as row";
     let mut connection = pool.acquire().await.unwrap();
     sqlx::query("set synchronous_commit = off").execute(&mut *connection).await.unwrap();
