@@ -224,6 +224,44 @@ async fn a_rebalance_while_a_batch_fails_drops_it_here_and_handles_it_there() {
     assert_complete_and_in_order(&handler.all(), 60);
 }
 
+/// Whether partition 0 is due in the test below.
+static PARTITION_0_DUE: AtomicBool = AtomicBool::new(false);
+
+#[tokio::test]
+async fn a_partition_that_is_not_due_waits_over_a_rebalance_and_others_go_on() {
+    let topics = TestTopics::create(&[(TOPIC, 2)]).await;
+    let start = |handler: &Remembers| {
+        let mut config = ConsumerConfig::new(&kafka_bootstrap(), &topics.prefix, GROUP, &[TOPIC]);
+        config.close_timeout = LIMIT;
+        config.due = Some(|record| {
+            let waits = record.partition == 0 && !PARTITION_0_DUE.load(Ordering::SeqCst);
+            waits.then(|| chrono::DateTime::UNIX_EPOCH + Duration::from_secs(32_000_000_000))
+        });
+        Member::start_with(config, handler.clone())
+    };
+    let mut others = 0;
+    for number in 0..60 {
+        let (key, payload) = (format!("key-{}", number % 9), number.to_string());
+        let (partition, _) = topics.produce(TOPIC, Some(key.as_bytes()), &[], Some(payload.as_bytes())).await;
+        others += usize::from(partition != 0);
+    }
+    assert!((1..60).contains(&others), "both partitions have keys");
+    let handler = Remembers::default();
+    let one = start(&handler);
+    handler.wait_for(others).await;
+    let two = start(&handler);
+    two.assigned(1).await;
+    one.assigned(1).await;
+    assert_eq!(handler.all().len(), others, "nothing before its time");
+    assert_eq!((one.status.check(), two.status.check()), (Ok(()), Ok(())), "waiting is no failure");
+    PARTITION_0_DUE.store(true, Ordering::SeqCst);
+    handler.wait_for(60).await;
+    one.stop().await;
+    two.stop().await;
+    assert_eq!(handler.all().len(), 60, "nothing twice");
+    assert_complete_and_in_order(&handler.all(), 60);
+}
+
 #[tokio::test]
 async fn the_lag_is_told_also_while_nothing_can_be_handled() {
     let topics = TestTopics::create(&[(TOPIC, 1)]).await;

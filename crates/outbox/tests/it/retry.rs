@@ -303,3 +303,53 @@ async fn keys_keep_their_order_and_a_dead_letter_blocks_until_it_is_replayed() {
         crate::retry::letters(&database.pool).await.into_iter().map(|l| l.4).collect();
     assert_eq!(states, BTreeSet::from(["resolved".to_owned()]));
 }
+
+/// One message, asking for something.
+async fn send_one(topics: &TestTopics, key: &str, sequence: i64, ask: &str) {
+    let envelope = ledger::envelope(key, sequence);
+    let headers = headers::encode(&envelope);
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+    topics.produce(TOPIC, Some(key.as_bytes()), &headers, Some(ask.as_bytes())).await;
+}
+
+#[tokio::test]
+async fn a_head_that_is_not_due_holds_up_its_own_key_only() {
+    let policy = Policy::with_delays(&[Duration::from_secs(3600)]);
+    let database = ledger::database("retry_not_due").await;
+    let topics = Arc::new(flaky::topics(1, &policy).await);
+    let _relay = Relay::start(&database, Arc::clone(&topics));
+    let member = Member::start(&database, &topics, &Flaky::default(), &policy);
+    for sequence in 1..=20 {
+        send_one(&topics, "slow", sequence, "1").await;
+        send_one(&topics, "quick", sequence, "0").await;
+    }
+    let done = async || (notes(&database.pool).await.len() == 20).then_some(());
+    eventually_named("the other key", LIMIT, done).await;
+    let held = async || (parked(&database.pool).await == [parked_row("slow", "retrying", 19)]).then_some(());
+    eventually_named("the held messages", LIMIT, held).await;
+    member.stop().await;
+    assert_eq!(sequences(&notes(&database.pool).await, "quick"), (1..=20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn at_the_bound_of_held_bytes_the_consumer_pauses_until_keys_are_drained() {
+    let policy = Policy { held_bytes_max: 600, ..flaky::policy(Poisoned::Block) };
+    let database = ledger::database("retry_pause").await;
+    let topics = Arc::new(flaky::topics(1, &policy).await);
+    for sequence in 1..=60 {
+        // A batch of 20 has two followers of the head at most, which fit; three do not.
+        let key = format!("key-{}", sequence % 12);
+        send_one(&topics, &key, (sequence - 1) / 12 + 1, if sequence == 1 { "3" } else { "0" }).await;
+    }
+    let _relay = Relay::start(&database, Arc::clone(&topics));
+    let member = Member::start(&database, &topics, &Flaky::default(), &policy);
+    let done = async || (notes(&database.pool).await.len() == 60).then_some(());
+    eventually_named("every message", LIMIT, done).await;
+    let unparked = async || parked(&database.pool).await.is_empty().then_some(());
+    eventually_named("no parked key", LIMIT, unparked).await;
+    member.stop().await;
+    let all = notes(&database.pool).await;
+    for key in 0..12 {
+        assert_eq!(sequences(&all, &format!("key-{key}")), [1, 2, 3, 4, 5], "key-{key}");
+    }
+}
