@@ -21,7 +21,16 @@ pub struct Use {
 
 /// The processes that are looked at.
 #[derive(Debug, Clone, Default)]
-pub struct Watched(Vec<(&'static str, u32)>);
+pub struct Watched(Vec<(&'static str, u32, Whole)>);
+
+/// Whether a process works alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whole {
+    /// It is all there is; children of it are others.
+    Alone,
+    /// Its children are its work, as with Postgres' backends.
+    WithChildren,
+}
 
 /// One look at all of them.
 #[derive(Debug, Clone, Default)]
@@ -41,15 +50,19 @@ pub struct Spent {
 
 impl Watched {
     /// Adds a process by its id; one that is not known (a server elsewhere) is passed over.
-    pub fn add(&mut self, name: &'static str, pid: Option<u32>) {
-        self.0.extend(pid.map(|pid| (name, pid)));
+    pub fn add(&mut self, name: &'static str, pid: Option<u32>, whole: Whole) {
+        self.0.extend(pid.map(|pid| (name, pid, whole)));
     }
 
     /// Reads what each has used so far.
     #[must_use]
     pub fn look(&self) -> Look {
         let children = children();
-        let uses = self.0.iter().map(|(name, pid)| (*name, used(*pid, &children))).collect();
+        let below = |pid, whole| match whole {
+            Whole::Alone => None,
+            Whole::WithChildren => Some(children.get(pid).map(Vec::as_slice).unwrap_or_default()),
+        };
+        let uses = self.0.iter().map(|(name, pid, whole)| (*name, used(*pid, below(pid, *whole)))).collect();
         Look { uses, machine_busy_s: machine_busy_s().unwrap_or_default() }
     }
 }
@@ -109,17 +122,17 @@ fn children() -> BTreeMap<u32, Vec<u32>> {
     children
 }
 
-fn used(pid: u32, children: &BTreeMap<u32, Vec<u32>>) -> Use {
-    let own = stat(pid).unwrap_or_default();
-    let ticks = |stat: &[String], fields: std::ops::RangeInclusive<usize>| -> f64 {
+fn used(pid: u32, children: Option<&[u32]>) -> Use {
+    let ticks = |pid: u32, fields: std::ops::RangeInclusive<usize>| -> f64 {
+        let stat = stat(pid).unwrap_or_default();
         stat.get(fields).into_iter().flatten().filter_map(|text| text.parse::<f64>().ok()).sum()
     };
-    let below = children.get(&pid).map(Vec::as_slice).unwrap_or_default();
-    // 11..=14: its own user and system time, and those of the children that have ended.
-    let mut total = ticks(&own, 11..=14);
-    total += below.iter().filter_map(|child| stat(*child)).map(|stat| ticks(&stat, 11..=12)).sum::<f64>();
-    let peak_rss_bytes = if below.is_empty() { peak_rss_bytes(pid) } else { None };
-    Use { cpu_s: total / TICKS_PER_S, peak_rss_bytes }
+    let Some(children) = children else {
+        return Use { cpu_s: ticks(pid, 11..=12) / TICKS_PER_S, peak_rss_bytes: peak_rss_bytes(pid) };
+    };
+    // 13 and 14: user and system time of children that have ended.
+    let below: f64 = children.iter().map(|child| ticks(*child, 11..=12)).sum();
+    Use { cpu_s: (ticks(pid, 11..=14) + below) / TICKS_PER_S, peak_rss_bytes: None }
 }
 
 /// The fields of /proc/PID/stat after the name: state, parent, ...
@@ -156,7 +169,7 @@ mod tests {
         let pid = listener(socket.local_addr().unwrap().port());
         assert_eq!(pid, Some(std::process::id()));
         let mut watched = Watched::default();
-        watched.add("this", pid);
+        watched.add("this", pid, Whole::Alone);
         let look = watched.look();
         assert!(look.uses["this"].peak_rss_bytes.unwrap() > 100_000);
         assert!(look.machine_busy_s > 0.0);

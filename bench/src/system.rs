@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use waybill_testkit::process::ProcessBuilder;
 use waybill_testkit::{Process, TestDatabase, TestTopics, Tokens, kafka_bootstrap, postgres_url};
 
-use crate::cpu::{self, Watched};
+use crate::cpu::{self, Watched, Whole};
 use crate::topics;
 use crate::wire::Meter;
 
@@ -167,15 +167,16 @@ impl System {
     pub fn watched(&self) -> Watched {
         let mut watched = Watched::default();
         for service in self.services() {
-            watched.add(service.name, service.process.pid());
+            watched.add(service.name, service.process.pid(), Whole::Alone);
         }
-        watched.add("relay", self.relay.pid());
+        watched.add("relay", self.relay.pid(), Whole::Alone);
         let postgres = PgConnectOptions::from_str(&postgres_url()).ok();
-        watched.add("postgres", postgres.and_then(|options| cpu::listener(options.get_port())));
+        let postgres = postgres.and_then(|options| cpu::listener(options.get_port()));
+        watched.add("postgres", postgres, Whole::WithChildren);
         let broker = kafka_bootstrap();
         let port = broker.rsplit(':').next().and_then(|port| port.parse().ok());
-        watched.add("kafka", port.and_then(cpu::listener));
-        watched.add("spine", Some(std::process::id()));
+        watched.add("kafka", port.and_then(cpu::listener), Whole::Alone);
+        watched.add("spine", Some(std::process::id()), Whole::Alone);
         watched
     }
 }

@@ -12,6 +12,8 @@ use crate::statements::Sender;
 
 /// Statements listed of each database.
 const DETAILS_MAX: usize = 12;
+/// Statements listed by their time under load.
+const HEAVIEST_MAX: usize = 16;
 /// Bytes in a mebibyte.
 const MIB: u64 = 1024 * 1024;
 
@@ -83,6 +85,7 @@ fn throughput(out: &mut String, throughput: &Throughput) {
     latency_head(out);
     latency(out, "sent -> 202", &throughput.place);
     costs(out, "by confirmed order, under load", &throughput.costs);
+    heaviest(out, &throughput.costs);
     spent(out, &throughput.spent, throughput.seconds, throughput.confirmed_per_s * throughput.seconds);
 }
 
@@ -167,6 +170,22 @@ fn costs(out: &mut String, title: &str, costs: &[Cost]) {
                 number(sum(|cost| cost.relay_statements), 2),
                 number(sum(|cost| cost.relay_wal_bytes), 0),
                 number(sum(|cost| cost.page_image_bytes), 0),
+            ),
+        );
+    }
+}
+
+/// The statements that kept Postgres busy longest.
+fn heaviest(out: &mut String, costs: &[Cost]) {
+    let mut all: Vec<_> =
+        costs.iter().flat_map(|cost| cost.details.iter().map(|detail| (cost.database, detail))).collect();
+    all.sort_by(|(_, a), (_, b)| b.exec_ms.total_cmp(&a.exec_ms));
+    for (database, detail) in all.into_iter().take(HEAVIEST_MAX) {
+        line(
+            out,
+            format_args!(
+                "      {database:<10}{:>7.3} x {:>7.3} ms {:>7.0} B  {}",
+                detail.calls, detail.exec_ms, detail.wal_bytes, detail.text
             ),
         );
     }
