@@ -132,16 +132,16 @@ impl Producer {
         })
     }
 
-    /// Hands a row over without waiting.
+    /// Hands a row over without waiting; `topic` is the row's.
     ///
     /// # Errors
     /// When the row can never be taken; a full queue is no error.
-    pub fn send(&self, row: &Row, tag: Tag) -> Result<Send, ProducerError> {
+    pub fn send(&self, row: &Row, topic: &str, tag: Tag) -> Result<Send, ProducerError> {
         let id = row.id();
         let bad_row = |source| ProducerError::BadRow { id, source };
         let headers = headers(row.headers().map_err(bad_row)?);
         let record = BaseRecord::<[u8], [u8], usize> {
-            topic: row.topic().map_err(bad_row)?,
+            topic,
             partition: None,
             payload: row.payload().map_err(bad_row)?,
             key: row.key().map_err(bad_row)?,

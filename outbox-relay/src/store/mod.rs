@@ -11,7 +11,7 @@ mod reader;
 mod row;
 
 pub use keeper::{Grant, Keeper, KeeperError};
-pub use reader::{Bounds, MEASURE, PIECE, POLL, Poll, Reader, ReaderError, SETTINGS};
+pub use reader::{Bounds, MEASURE, PIECE, PIECE_SIZED, POLL, Poll, Reader, ReaderError, SETTINGS};
 pub use row::Row;
 
 /// How long connecting may take: a server that does not answer within this time is away.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{Stream, TryStreamExt as _};
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnectOptions, PgRow};
 
@@ -47,13 +48,15 @@ select * from (
     order by fresh.id
 ) as ordered";
 
-/// How far the rest of a round reaches: `$1 <= xid < $2` without `$3` began after the first snapshot, `$4` were
-/// running in it and have finished. One pass over an index, no row of the table is sent.
+/// How far the rest of a round reaches: `$1 <= xid < $2` without `$3` began after the first snapshot, `$4` were running
+/// in it and have finished. One pass over an index, no row of the table is sent. The sub-selects turn text into ids once
+/// instead of at every row.
 pub const MEASURE: &str = "
 with begun as (
     select count(*) as rows, min(id) as low, max(id) as high
     from outbox
-    where xid >= $1::text::xid8 and xid < $2::text::xid8 and xid <> all ($3::text::xid8[]) and id > $5
+    where xid >= (select $1::text::xid8) and xid < (select $2::text::xid8)
+      and xid <> all ((select $3::text::xid8[])::xid8[]) and id > $5
 ), finished as (
     select one.xid, own.rows, own.high
     from unnest($4::text::xid8[]) as one (xid)
@@ -70,33 +73,45 @@ from begun";
 
 /// The next rows of a round by id: two streams, each read in the order of its index, merged. `$5` is the last id read,
 /// `$6` the lowest id of those that began, less one, `$7` the highest id of the round.
-pub const PIECE: &str = "
-select id, topic, key, headers, payload, created_at
-from (
-    select *, sum(bytes) over (order by id rows unbounded preceding) - bytes as bytes_before
-    from (
-        (select id, topic, key, headers, payload, created_at,
+macro_rules! next_rows {
+    () => {
+        "
+    (select id, topic, key, headers, payload, created_at,
+            coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + pg_column_size(headers) as bytes
+     from outbox
+     where id > greatest($5::bigint, $6::bigint) and id <= $7
+       and xid >= (select $1::text::xid8) and xid < (select $2::text::xid8)
+       and xid <> all ((select $3::text::xid8[])::xid8[])
+     order by id limit $8::bigint)
+    union all
+    (select own.*
+     from unnest($4::text::xid8[]) as one (xid)
+     cross join lateral (
+         select id, topic, key, headers, payload, created_at,
                 coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + pg_column_size(headers) as bytes
-         from outbox
-         where id > greatest($5::bigint, $6::bigint) and id <= $7
-           and xid >= $1::text::xid8 and xid < $2::text::xid8 and xid <> all ($3::text::xid8[])
-         order by id limit $8::bigint)
-        union all
-        (select own.*
-         from unnest($4::text::xid8[]) as one (xid)
-         cross join lateral (
-             select id, topic, key, headers, payload, created_at,
-                    coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + pg_column_size(headers)
-                        as bytes
-             from outbox where outbox.xid = one.xid and id > $5 and id <= $7
-             order by id limit $8::bigint
-         ) as own
-         order by id limit $8::bigint)
-        order by id limit $8::bigint
-    ) as next
-) as sized
-where bytes_before < $9::bigint
-order by id";
+         from outbox where outbox.xid = one.xid and id > $5 and id <= $7
+         order by id limit $8::bigint
+     ) as own
+     order by id limit $8::bigint)
+    order by id limit $8::bigint"
+    };
+}
+
+/// A piece of rows that are known to be small: bounded by their number; who reads stops when the bytes come to more.
+pub const PIECE: &str = concat!(
+    "select id, topic, key, headers, payload, created_at from (",
+    next_rows!(),
+    ") as next order by id"
+);
+
+/// A piece bounded by its bytes too, on the server. Three times the work for small rows: every row is kept aside while
+/// the sizes are added up.
+pub const PIECE_SIZED: &str = concat!(
+    "select id, topic, key, headers, payload, created_at from (
+     select *, sum(bytes) over (order by id rows unbounded preceding) - bytes as bytes_before from (",
+    next_rows!(),
+    ") as next) as sized where bytes_before < $9::bigint order by id"
+);
 
 /// How much is read at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +151,21 @@ pub enum ReaderError {
 /// A connection that reads.
 pub struct Reader {
     session: Session,
+    options: PgConnectOptions,
+    statement_timeout: Duration,
     bounds: Bounds,
+    sizes: Sizes,
+}
+
+/// What is known of the sizes of a large round's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sizes {
+    /// Nothing yet: the server adds them up.
+    Unknown,
+    /// A piece of the largest seen would keep the bounds.
+    Small,
+    /// A piece that was taken for small had to be cut: the server adds them up until the round ends.
+    Mixed,
 }
 
 impl Reader {
@@ -150,7 +179,7 @@ impl Reader {
         statement_timeout: Duration,
     ) -> Result<Self, StoreError> {
         let session = Session::connect(options, statement_timeout, SETTINGS).await?;
-        Ok(Self { session, bounds })
+        Ok(Self { session, options: options.clone(), statement_timeout, bounds, sizes: Sizes::Unknown })
     }
 
     /// A new snapshot, and the rows it sees that `from` did not. No more than one round trip.
@@ -171,7 +200,7 @@ impl Reader {
         if head.foreign_rows {
             return Err(ReaderError::ForeignRows);
         }
-        let rows = rows.map(Row::new).collect::<Result<Vec<_>, _>>()?;
+        let rows = rows.map(Row::new).collect::<Result<Vec<_>, _>>().map_err(StoreError::from)?;
         Ok(Poll { now: Arc::new(head.now), rows: head.fits.then_some(rows), clock_us: head.clock_us })
     }
 
@@ -188,6 +217,7 @@ impl Reader {
             .bind(list(&difference.finished))
             .bind(round.after);
         let row = self.session.bounded(async |connection| query.fetch_one(connection).await).await?;
+        self.sizes = Sizes::Unknown;
         Ok(extent(&row)?)
     }
 
@@ -197,7 +227,8 @@ impl Reader {
     /// Whatever the statement meets.
     pub async fn piece(&mut self, round: &Round, extent: &Extent) -> Result<Vec<Row>, ReaderError> {
         let difference = Difference::between(&round.from, &round.to);
-        let query = sqlx::query(PIECE)
+        let small = self.sizes == Sizes::Small;
+        let query = sqlx::query(if small { PIECE } else { PIECE_SIZED })
             .bind(difference.begun_from.to_string())
             .bind(difference.begun_below.to_string())
             .bind(list(&difference.begun_except))
@@ -205,11 +236,50 @@ impl Reader {
             .bind(round.after)
             .bind(extent.begun_low_id.saturating_sub(1))
             .bind(extent.high_id)
-            .bind(i64::from(self.bounds.rows_max))
-            .bind(i64::from(self.bounds.bytes_max));
-        let rows = self.session.bounded(async |connection| query.fetch_all(connection).await).await?;
-        Ok(rows.into_iter().map(Row::new).collect::<Result<_, _>>()?)
+            .bind(i64::from(self.bounds.rows_max));
+        let query = if small { query } else { query.bind(i64::from(self.bounds.bytes_max)) };
+        let bytes_max = if small { self.bounds.bytes_max as usize } else { usize::MAX };
+        let taken =
+            self.session.bounded(async |connection| take(query.fetch(connection), bytes_max).await).await?;
+        if taken.cut {
+            // What the server still sends is not waited for: it may be a thousand large rows.
+            self.session = Session::connect(&self.options, self.statement_timeout, SETTINGS).await?;
+            self.sizes = Sizes::Mixed;
+        } else if self.sizes == Sizes::Unknown {
+            let largest_piece = taken.largest.saturating_mul(self.bounds.rows_max as usize);
+            let small = largest_piece <= self.bounds.bytes_max as usize;
+            self.sizes = if small { Sizes::Small } else { Sizes::Unknown };
+        }
+        Ok(taken.rows)
     }
+}
+
+/// Rows of a piece as far as they were taken.
+struct Taken {
+    rows: Vec<Row>,
+    largest: usize,
+    /// More were on their way than the bytes allowed.
+    cut: bool,
+}
+
+/// Takes rows until there is none left or their bytes come to the bound.
+async fn take(
+    mut rows: impl Stream<Item = Result<PgRow, sqlx::Error>> + Unpin,
+    bytes_max: usize,
+) -> Result<Taken, sqlx::Error> {
+    let mut taken = Taken { rows: Vec::new(), largest: 0, cut: false };
+    let mut bytes = 0;
+    while let Some(row) = rows.try_next().await? {
+        let row = Row::new(row)?;
+        bytes += row.size();
+        taken.largest = taken.largest.max(row.size());
+        taken.rows.push(row);
+        if bytes >= bytes_max {
+            taken.cut = true;
+            break;
+        }
+    }
+    Ok(taken)
 }
 
 /// The first row of a poll: the snapshot, whether everything fits, whether rows are foreign, the clock.

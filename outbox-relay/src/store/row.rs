@@ -14,17 +14,21 @@ pub struct Row {
     row: PgRow,
     id: i64,
     created_at_us: i64,
+    size: usize,
 }
 
 impl Row {
     /// Takes the row apart as far as every row is needed.
-    pub(super) fn new(row: PgRow) -> Result<Self, StoreError> {
+    pub(super) fn new(row: PgRow) -> Result<Self, sqlx::Error> {
         let id = row.try_get_unchecked::<i64, _>(0)?;
-        let since_2000 = match bytes(&row, 5)? {
-            Some(raw) => i64::from_be_bytes(raw.try_into().map_err(|_| wrong("created_at"))?),
-            None => return Err(wrong("created_at")),
-        };
-        Ok(Self { row, id, created_at_us: since_2000.saturating_add(POSTGRES_EPOCH_US) })
+        let since_2000 = bytes(&row, 5)?.and_then(|raw| raw.try_into().ok()).map(i64::from_be_bytes);
+        let since_2000 =
+            since_2000.ok_or_else(|| sqlx::Error::Decode("created_at is no timestamp".into()))?;
+        let mut size = 0;
+        for column in [2, 3, 4] {
+            size += bytes(&row, column)?.map_or(0, <[u8]>::len);
+        }
+        Ok(Self { row, id, created_at_us: since_2000.saturating_add(POSTGRES_EPOCH_US), size })
     }
 
     /// Its id: what orders it.
@@ -53,7 +57,7 @@ impl Row {
     /// # Errors
     /// When the column does not exist.
     pub fn key(&self) -> Result<Option<&[u8]>, StoreError> {
-        bytes(&self.row, 2)
+        Ok(bytes(&self.row, 2)?)
     }
 
     /// The headers: the text of one JSON object.
@@ -69,27 +73,24 @@ impl Row {
     /// # Errors
     /// When the column does not exist.
     pub fn payload(&self) -> Result<Option<&[u8]>, StoreError> {
-        bytes(&self.row, 4)
+        Ok(bytes(&self.row, 4)?)
     }
 
     /// Key, headers and payload together.
-    ///
-    /// # Errors
-    /// When a column does not exist.
-    pub fn size(&self) -> Result<usize, StoreError> {
-        let optional = |value: Option<&[u8]>| value.map_or(0, <[u8]>::len);
-        Ok(optional(self.key()?) + self.headers()?.len() + optional(self.payload()?))
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
     }
 }
 
 /// The raw bytes of a column in Postgres' binary format; `None` for null.
-fn bytes(row: &PgRow, column: usize) -> Result<Option<&[u8]>, StoreError> {
+fn bytes(row: &PgRow, column: usize) -> Result<Option<&[u8]>, sqlx::Error> {
     let value = row.try_get_raw(column)?;
     if value.is_null() {
         return Ok(None);
     }
     debug_assert!(value.format() == PgValueFormat::Binary, "prepared statements answer in binary");
-    value.as_bytes().map(Some).map_err(|error| StoreError::Unreadable(error.to_string()))
+    value.as_bytes().map(Some).map_err(sqlx::Error::Decode)
 }
 
 fn wrong(column: &str) -> StoreError {

@@ -136,8 +136,7 @@ impl<'a> Publishing<'a> {
             self.clock_ahead_us = clock_us - micros(at.duration_since(self.worker.started));
         }
         let rows = piece.rows;
-        let bytes = rows.iter().map(Row::size).sum::<Result<usize, _>>();
-        let bytes = bytes.map_err(|error| End::Reading(ReadingError::Reader(error.into())))?;
+        let bytes = rows.iter().map(Row::size).sum();
         let number = self.flight.launch(Piece {
             rows: rows.len(),
             bytes,
@@ -174,7 +173,7 @@ impl<'a> Publishing<'a> {
         if self.topic != topic {
             self.know_topic(topic).await?;
         }
-        while self.producer.send(row, tag).map_err(End::Row)? == Send::Full {
+        while self.producer.send(row, topic, tag).map_err(End::Row)? == Send::Full {
             let landing = Arc::clone(&self.landing);
             self.meanwhile(async move { landing.changed().await }).await?;
         }

@@ -104,3 +104,24 @@ async fn large_payloads_are_bounded_by_bytes() {
     assert!(metric(&relay, "outbox_relay_piece_rows_count").await >= 3.0, "read in several pieces");
     assert_eq!(relay.terminate().await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_piece_taken_for_small_is_cut_at_its_bytes() {
+    let outbox = Outbox::new("cut").await;
+    let topic = outbox.topics.full(TOPIC);
+    let mut connection = outbox.connection().await;
+    let sizes = [16; 120].into_iter().chain([60_000; 40]).chain([16; 120]);
+    for (place, bytes) in sizes.enumerate() {
+        append_sized(&mut connection, &topic, i32::try_from(place % 3).unwrap() + 1, bytes).await;
+    }
+    let mut relay = outbox
+        .relay()
+        .env("OUTBOX_RELAY_PIECE_ROWS_MAX", "50")
+        .env("OUTBOX_RELAY_PIECE_BYTES_MAX", "100000")
+        .spawn();
+    let audit = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    assert_eq!((audit.records, audit.repeats), (280, 0));
+    // 40 x 60,000 B in pieces of two at most, and what comes before and after.
+    assert!(metric(&relay, "outbox_relay_piece_rows_count").await >= 22.0, "read in many pieces");
+    assert_eq!(relay.terminate().await, Some(0));
+}
