@@ -29,6 +29,14 @@ pub(crate) fn build(layout: &Layout, release: bool, stop: &Stop) -> Result<()> {
     run::tool(&mut cargo, stop).context("could not build the programs")
 }
 
+/// Builds all programs together with every test: one choice of features for both, so that nothing is compiled twice.
+pub(crate) fn build_with_tests(layout: &Layout, stop: &Stop) -> Result<()> {
+    say::progress("building every program and test (the first time takes minutes) ...");
+    let mut cargo = cargo(layout);
+    cargo.args(["build", "--workspace", "--lib", "--bins", "--tests"]);
+    run::tool(&mut cargo, stop).context("could not build the programs and tests")
+}
+
 /// A cargo command in this checkout.
 pub(crate) fn cargo(layout: &Layout) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

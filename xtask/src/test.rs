@@ -54,7 +54,10 @@ fn with_servers(context: Context<'_>, args: &TestArgs) -> Result<ExitCode> {
     servers::ensure_prerequisites(context.layout, &sources, &[Need::Compilers, Need::Python], context.stop)?;
     let addresses = std::thread::scope(|scope| {
         let servers = scope.spawn(|| servers::start(context, &sources, Tuning::Tests));
-        let built = binaries::build(context.layout, false, context.stop);
+        let built = match args.args.is_empty() {
+            true => binaries::build_with_tests(context.layout, context.stop),
+            false => binaries::build(context.layout, false, context.stop),
+        };
         if built.is_err() {
             context.stop.ask();
         }
