@@ -47,7 +47,9 @@ pub enum Phase {
         /// Who holds it.
         owner: String,
     },
-    /// It holds the lease.
+    /// It holds the lease; no broker has answered yet.
+    Connecting,
+    /// It holds the lease, and brokers answer or did.
     Publishing,
 }
 
@@ -101,13 +103,13 @@ impl Status {
             return;
         }
         match &phase {
-            Phase::Starting => {}
+            Phase::Starting | Phase::Connecting => {}
             Phase::Standby { owner } => {
                 tracing::info!(database = self.database, owner, "another relay publishes; this one waits");
             }
             Phase::Publishing => tracing::info!(database = self.database, "this relay publishes"),
         }
-        self.metrics.lease_held.set(i64::from(phase == Phase::Publishing));
+        self.metrics.lease_held.set(i64::from(matches!(phase, Phase::Connecting | Phase::Publishing)));
         state.phase = phase;
     }
 

@@ -53,7 +53,7 @@ pub struct Tuning {
     pub in_flight: Limits,
     /// Longest pause between two polls that find nothing.
     pub poll_idle_max: Duration,
-    /// Pause after a poll that found a few rows: below a millisecond of latency, many times fewer polls.
+    /// Pause after a poll that found a few rows: a millisecond of latency for many times fewer polls.
     pub poll_busy_pause: Duration,
     /// How long a lease lasts without renewal.
     pub lease: Duration,
@@ -129,10 +129,10 @@ fn read_owner(env: &mut Environment) -> String {
 fn read_tuning(env: &mut Environment) -> Tuning {
     let mut millis = |name, default, range| Duration::from_millis(env.parsed_in(name, default, range));
     let poll_idle_max = millis("OUTBOX_RELAY_POLL_IDLE_MS_MAX", 25, 1..=60_000);
+    let poll_busy_pause = millis("OUTBOX_RELAY_POLL_BUSY_PAUSE_MS", 1, 0..=1_000);
     let lease = millis("OUTBOX_RELAY_LEASE_MS", 10_000, 500..=600_000);
     let position_interval = millis("OUTBOX_RELAY_POSITION_INTERVAL_MS", 1_000, 10..=60_000);
     let statement_timeout = millis("OUTBOX_RELAY_STATEMENT_TIMEOUT_MS", 120_000, 1_000..=3_600_000);
-    let busy_us = env.parsed_in("OUTBOX_RELAY_POLL_BUSY_PAUSE_US", 500_u64, 0..=100_000);
     let rows_max = env.parsed_in("OUTBOX_RELAY_PIECE_ROWS_MAX", 2_000_u32, 1..=100_000);
     let bytes_max = env.parsed_in("OUTBOX_RELAY_PIECE_BYTES_MAX", 4_194_304_u32, 1_024..=67_108_864);
     let in_flight_rows = env.parsed_in("OUTBOX_RELAY_IN_FLIGHT_ROWS_MAX", 20_000_usize, 1..=1_000_000);
@@ -146,7 +146,7 @@ fn read_tuning(env: &mut Environment) -> Tuning {
             pieces_max: PIECES_IN_FLIGHT_MAX,
         },
         poll_idle_max,
-        poll_busy_pause: Duration::from_micros(busy_us),
+        poll_busy_pause,
         lease,
         position_interval,
         statement_timeout,

@@ -95,7 +95,7 @@ impl Worker {
         match self.lease().await {
             Ok(Some((keeper, lease, position))) => {
                 self.metrics.leases.inc();
-                self.status.enter(Phase::Publishing);
+                self.status.enter(Phase::Connecting);
                 let tenure = Publishing::run(self, keeper, lease, position).await;
                 self.status.enter(Phase::Starting);
                 tenure

@@ -14,7 +14,7 @@ use crate::core::flight::{Flight, Piece};
 use crate::core::lease::{Duty, Lease};
 use crate::core::position::Position;
 use crate::publish::{Landing, Producer, Send, Tag, TopicCheck};
-use crate::status::FaultKind;
+use crate::status::{FaultKind, Phase};
 use crate::store::{Keeper, KeeperError, Row};
 
 /// Longest time between two looks at the lease, the producer and the metrics.
@@ -25,6 +25,8 @@ const ROWS_BETWEEN_LOOKS: usize = 256;
 const ROWS_WORTH_A_WRITE: usize = 500;
 /// Kafka counts as away when the oldest piece waits longer.
 const ACKNOWLEDGEMENT_SLOW: Duration = Duration::from_secs(5);
+/// A producer without a connection for longer than this is a fault; less is how long connecting takes.
+const CONNECTING_SLOW: Duration = Duration::from_secs(2);
 /// Pause between two questions for a missing topic, or for a broker that does not answer.
 const QUESTION_PAUSE: Duration = Duration::from_secs(1);
 /// After a fault of Postgres: how long acknowledgements are waited for, which saves repeats.
@@ -58,6 +60,7 @@ pub(super) struct Publishing<'a> {
     rows_left: u64,
     /// The database's clock less this worker's, microseconds.
     clock_ahead_us: i64,
+    began: Instant,
     probe: Option<JoinHandle<()>>,
     probed_at: Option<Instant>,
     progress: bool,
@@ -91,6 +94,7 @@ impl<'a> Publishing<'a> {
             rows_since_stored: 0,
             rows_left: 0,
             clock_ahead_us: 0,
+            began: Instant::now(),
             probe: None,
             probed_at: None,
             progress: false,
@@ -282,20 +286,21 @@ impl<'a> Publishing<'a> {
 
     /// Notices that no broker answers, and that one does again.
     fn watch_kafka(&mut self) {
+        let down = self.landing.brokers_down();
         let slow = self.on_its_way.front().filter(|oldest| oldest.since.elapsed() > ACKNOWLEDGEMENT_SLOW);
-        if slow.is_some_and(|oldest| oldest.sent > 0) || self.landing.brokers_down() {
+        if slow.is_some_and(|oldest| oldest.sent > 0) || (down && self.began.elapsed() > CONNECTING_SLOW) {
             let trouble = self.landing.last_trouble();
-            let why = if trouble.is_empty() { "none has answered yet" } else { &trouble };
+            let why = if trouble.is_empty() { "no answer" } else { &trouble };
             let brokers = self.worker.kafka.get("bootstrap.servers").unwrap_or_default();
-            if self.probed_at.is_some() {
-                let text = format!("no broker at {brokers} acknowledges: {why}");
-                self.worker.status.fault(FaultKind::Kafka, &text);
-            }
-        } else {
+            self.worker
+                .status
+                .fault(FaultKind::Kafka, &format!("no broker at {brokers} acknowledges: {why}"));
+        } else if !down {
+            self.worker.status.enter(Phase::Publishing);
             self.worker.status.clear(FaultKind::Kafka);
         }
         let due = self.probed_at.is_none_or(|at| at.elapsed() >= QUESTION_PAUSE);
-        if self.landing.brokers_down() && due && self.probe.as_ref().is_none_or(JoinHandle::is_finished) {
+        if down && due && self.probe.as_ref().is_none_or(JoinHandle::is_finished) {
             self.probe = Some(self.producer.probe());
             self.probed_at = Some(Instant::now());
         }
