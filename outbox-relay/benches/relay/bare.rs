@@ -12,7 +12,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedPro
 use waybill_testkit::kafka_bootstrap;
 
 use crate::load::Record;
-use crate::report::Run;
+use crate::report::{Run, cpu_seconds};
 
 struct Counting(Arc<AtomicU64>);
 
@@ -31,7 +31,7 @@ pub(crate) fn run(topic: &str, records: &[Record], linger_ms: u32) -> Run {
     let acknowledged = Arc::new(AtomicU64::new(0));
     let mut config = waybill_messaging::config::producer(&kafka_bootstrap(), "bare");
     config.set("linger.ms", linger_ms.to_string());
-    let started = Instant::now();
+    let (started, cpu_before) = (Instant::now(), cpu_seconds(std::process::id()));
     let producer =
         ThreadedProducer::from_config_and_context(&config, Counting(Arc::clone(&acknowledged))).unwrap();
     for record in records {
@@ -42,7 +42,7 @@ pub(crate) fn run(topic: &str, records: &[Record], linger_ms: u32) -> Run {
     while acknowledged.load(Ordering::Acquire) < records.len() as u64 {
         std::thread::sleep(Duration::from_millis(1));
     }
-    Run::new(records.len(), started.elapsed())
+    Run::new(records.len(), started.elapsed(), cpu_seconds(std::process::id()) - cpu_before)
 }
 
 /// `false` when the queue is full.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sqlx::PgPool;
 use waybill_testkit::{Process, TestDatabase};
 
-use crate::report::{Cost, Idle, Run};
+use crate::report::{Cost, Idle, Run, cpu_seconds};
 
 /// No drain takes longer: a relay that hangs ends the measuring.
 const DRAIN_MAX: Duration = Duration::from_secs(600);
@@ -26,7 +26,8 @@ pub(crate) async fn run(database: &TestDatabase, rows: i64, linger_ms: u32) -> R
         assert!(started.elapsed() < DRAIN_MAX, "the drain takes too long:\n{}", relay.output());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let mut run = Run::new(usize::try_from(rows).unwrap(), started.elapsed());
+    let (time, cpu) = (started.elapsed(), cpu_seconds(relay.pid().unwrap_or_default()));
+    let mut run = Run::new(usize::try_from(rows).unwrap(), time, cpu);
     run.cost = Some(cost(&database.pool, &relay).await);
     assert_eq!(relay.terminate().await, Some(0), "{}", relay.output());
     run
@@ -63,22 +64,7 @@ async fn cost(pool: &PgPool, relay: &Process) -> Cost {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let peak_kib: u64 =
         peak.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or_default();
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let ticks: Vec<u64> = stat
-        .rsplit(") ")
-        .next()
-        .unwrap_or_default()
-        .split(' ')
-        .skip(11)
-        .take(2)
-        .filter_map(|t| t.parse().ok())
-        .collect();
-    Cost {
-        wal_bytes: wal(pool).await,
-        peak_memory_mib: peak_kib as f64 / 1024.0,
-        // The kernel counts hundredths of a second.
-        cpu_seconds: ticks.iter().sum::<u64>() as f64 / 100.0,
-    }
+    Cost { wal_bytes: wal(pool).await, peak_memory_mib: peak_kib as f64 / 1024.0 }
 }
 
 /// WAL written by the relay's sessions, theirs alone.
