@@ -183,9 +183,9 @@ pub(crate) fn headers_json(record: &Record) -> String {
     let all: Vec<_> = record
         .headers
         .iter()
-        .map(|(name, value)| match std::str::from_utf8(value) {
-            Ok(text) => json!({"name": name, "value": text}),
-            Err(_) => json!({"name": name, "base64": BASE64.encode(value)}),
+        .map(|(name, value)| match plain_text(value) {
+            Some(text) => json!({"name": name, "value": text}),
+            None => json!({"name": name, "base64": BASE64.encode(value)}),
         })
         .collect();
     serde_json::Value::Array(all).to_string()
@@ -202,6 +202,12 @@ pub(crate) fn headers_read(json: &serde_json::Value) -> Option<Vec<(String, Vec<
         }
     };
     json.as_array()?.iter().map(one).collect()
+}
+
+/// A header's value as text, when it is text to Postgres too: UTF-8 without the zero character. `json` would take an
+/// escaped one, and then every query that reads the value out fails (22P05).
+pub(crate) fn plain_text(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value).ok().filter(|text| !text.contains('\0'))
 }
 
 /// Text that Postgres takes whatever it was made from: shortened, and without the zero character it refuses.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::polling::eventually_named;
 
 /// Lines of output kept for a failure's message: enough to see why, too few to fill the memory.
 const OUTPUT_LINES_MAX: usize = 200;
+/// How long the last lines of an ended process are waited for: it ends before they are read.
+const OUTPUT_WAIT: Duration = Duration::from_secs(5);
 /// How long a killed process may take to be gone.
 const EXIT_WAIT: Duration = Duration::from_secs(20);
 
@@ -124,6 +127,7 @@ impl Process {
         let ended = tokio::time::timeout(EXIT_WAIT, self.child.wait()).await;
         let ended =
             ended.unwrap_or_else(|_| panic!("{} ignores SIGTERM:\n{}", self.builder.binary, self.output()));
+        self.output.read_to_its_end().await;
         ended.ok().and_then(|status| status.code())
     }
 
@@ -136,6 +140,7 @@ impl Process {
         let ended = ended.unwrap_or_else(|_| {
             panic!("{} still runs after {timeout:?}:\n{}", self.builder.binary, self.output())
         });
+        self.output.read_to_its_end().await;
         ended.ok().and_then(|status| status.code())
     }
 
@@ -230,11 +235,16 @@ fn start(what: &ProcessBuilder, output: &Output) -> Child {
 
 /// The last lines of a process.
 #[derive(Debug, Clone, Default)]
-struct Output(Arc<Mutex<VecDeque<String>>>);
+struct Output {
+    lines: Arc<Mutex<VecDeque<String>>>,
+    /// Streams not read to their end yet.
+    open: Arc<AtomicUsize>,
+}
 
 impl Output {
     fn follow(&self, stream: impl AsyncRead + Unpin + Send + 'static) {
-        let lines = Arc::clone(&self.0);
+        let (lines, open) = (Arc::clone(&self.lines), Arc::clone(&self.open));
+        open.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(async move {
             let mut reader = BufReader::new(stream).lines();
             while let Ok(Some(line)) = reader.next_line().await {
@@ -244,11 +254,20 @@ impl Output {
                 }
                 lines.push_back(line);
             }
+            open.fetch_sub(1, Ordering::SeqCst);
         });
     }
 
+    /// Waits, at most for [`OUTPUT_WAIT`], until all that an ended process wrote is read.
+    async fn read_to_its_end(&self) {
+        let started = std::time::Instant::now();
+        while self.open.load(Ordering::SeqCst) > 0 && started.elapsed() < OUTPUT_WAIT {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn text(&self) -> String {
-        let lines = self.0.lock().expect("no panic while held");
+        let lines = self.lines.lock().expect("no panic while held");
         lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 }

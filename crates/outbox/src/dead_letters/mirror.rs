@@ -9,7 +9,7 @@ use chrono::SecondsFormat;
 use sqlx::PgConnection;
 use waybill_messaging::headers::object_to_json;
 
-use super::DeadLetter;
+use super::{DeadLetter, plain_text, stored_text};
 use crate::append::{HEADERS_BYTES_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
 /// Characters of the key that the header `dlq_key` shows; the key itself is the mirror's key.
@@ -53,9 +53,9 @@ fn headers(letter: &DeadLetter<'_>) -> String {
     let mut kept = Vec::new();
     let mut omitted: usize = 0;
     for (name, value) in &letter.record.headers {
-        let (name, value) = match std::str::from_utf8(value) {
-            Ok(text) => (name.clone(), text.to_owned()),
-            Err(_) => (format!("dlq_base64_{name}"), BASE64.encode(value)),
+        let (name, value) = match plain_text(value) {
+            Some(text) => (name.clone(), text.to_owned()),
+            None => (format!("dlq_base64_{name}"), BASE64.encode(value)),
         };
         let more = json_bytes(&name, &value);
         if bytes + more <= HEADERS_BYTES_MAX {
@@ -88,7 +88,7 @@ fn own_headers(letter: &DeadLetter<'_>) -> Vec<(&'static str, String)> {
         ("dlq_last_failed_at", time(letter.last_failed_at)),
     ];
     if let Some(key) = &record.key {
-        own.push(("dlq_key", String::from_utf8_lossy(key).chars().take(KEY_SHOWN_CHARS_MAX).collect()));
+        own.push(("dlq_key", stored_text(&String::from_utf8_lossy(key), KEY_SHOWN_CHARS_MAX)));
         if key.len() > KEY_BYTES_MAX {
             own.push(("dlq_key_omitted_bytes", key.len().to_string()));
         }
@@ -129,13 +129,18 @@ mod tests {
 
     #[test]
     fn the_mirror_says_what_happened_and_keeps_the_headers() {
-        let record =
-            record(vec![("ce_type".into(), b"OrderPlaced".to_vec()), ("raw".into(), vec![0xff, 0])], 1);
+        let record_headers = vec![
+            ("ce_type".into(), b"OrderPlaced".to_vec()),
+            ("raw".into(), vec![0xff, 0]),
+            ("zero".into(), b"a\0b".to_vec()),
+        ];
+        let record = record(record_headers, 1);
         let letter = DeadLetter::new("billing", &record, "fault", "line one\nline two", 2, Utc::now());
         let read: Value = serde_json::from_str(&headers(&letter)).unwrap();
         for (name, value) in [
             ("ce_type", "OrderPlaced"),
             ("dlq_base64_raw", "/wA="),
+            ("dlq_base64_zero", "YQBi"),
             ("dlq_topic", "t1.orders.events"),
             ("dlq_partition", "3"),
             ("dlq_offset", "7"),
@@ -155,7 +160,7 @@ mod tests {
     fn what_does_not_fit_is_left_out_and_said() {
         let huge = vec![
             ("first".to_owned(), b"kept".to_vec()),
-            ("huge".to_owned(), vec![0; HEADERS_BYTES_MAX / 6]),
+            ("huge".to_owned(), vec![1; HEADERS_BYTES_MAX / 6]),
             ("last".to_owned(), b"kept".to_vec()),
         ];
         let record = record(huge, PAYLOAD_BYTES_MAX + 1);

@@ -10,6 +10,7 @@ use waybill_messaging::record::Record;
 
 use super::policy::DELAY_MAX;
 use crate::append::{HEADERS_BYTES_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX};
+use crate::dead_letters::plain_text;
 
 /// Which appearance of the message this is.
 pub const RETRY_HOP: &str = "retry_hop";
@@ -133,8 +134,8 @@ pub(crate) fn after(delay: Duration) -> DateTime<Utc> {
 
 /// The record's own headers as text.
 fn original(record: &Record) -> Vec<(String, String)> {
-    let as_text = |(name, value): &(String, Vec<u8>)| match std::str::from_utf8(value) {
-        Ok(text) if !name.starts_with(PREFIX) => (name.clone(), text.to_owned()),
+    let as_text = |(name, value): &(String, Vec<u8>)| match plain_text(value) {
+        Some(text) if !name.starts_with(PREFIX) => (name.clone(), text.to_owned()),
         _ => (format!("{BASE64_PREFIX}{name}"), BASE64.encode(value)),
     };
     record.headers.iter().map(as_text).collect()

@@ -109,7 +109,12 @@ async fn bytes_that_do_not_decode_are_dead_letters_at_once_and_unchanged() {
         (foreign.5.as_deref(), foreign.7.as_deref()),
         (Some(&[0, 0xfe][..]), Some(&[0, 0xff, 1, 2][..]))
     );
-    assert_eq!(foreign.6, json!([{"name": "raw", "base64": "/wA="}, {"name": "raw", "value": "te\u{0}xt"}]));
+    // Text with a zero character is no text to Postgres: as it is, no query could read it out again.
+    assert_eq!(foreign.6, json!([{"name": "raw", "base64": "/wA="}, {"name": "raw", "base64": "dGUAeHQ="}]));
+    sqlx::query("select h ->> 'value' from dead_letters, json_array_elements(headers) h")
+        .fetch_all(&database.pool)
+        .await
+        .unwrap();
     assert_eq!((letters[2].5.as_ref(), letters[2].7.as_ref()), (None, None));
     assert_eq!(letters[3].7.as_deref(), huge.payload.as_deref(), "the row is complete whatever the size");
 
