@@ -8,7 +8,7 @@ use sqlx::PgPool;
 
 use crate::statements::{self, Counters, Sender};
 use crate::system::System;
-use crate::wal::{self, Place, Point, Written};
+use crate::wal::{self, Place, Point, TableBytes, Written};
 
 /// The instruments that this server allows.
 #[derive(Debug)]
@@ -178,6 +178,20 @@ impl Instruments {
             }
         };
         Ok(NAMES.iter().enumerate().map(|(place, name)| cost(place, name)).collect())
+    }
+
+    /// The tables that most WAL was written for between two marks, by order. `None`: could not look.
+    ///
+    /// # Errors
+    /// When the log can not be read.
+    pub async fn tables(&self, from: &Mark, to: &Mark, orders: f64) -> Result<Option<Vec<TableBytes>>> {
+        let (Some(from), Some(to)) = (&from.wal, &to.wal) else { return Ok(None) };
+        let mut tables = wal::by_table(&self.pool, &self.places, from, to, orders).await?;
+        for table in &mut tables {
+            let place = self.databases.iter().position(|name| *name == table.database);
+            table.database = place.map_or("", |place| NAMES[place]).to_owned();
+        }
+        Ok(Some(tables))
     }
 
     async fn difference(&self, from: &Mark, to: &Mark) -> Result<Difference> {

@@ -12,6 +12,8 @@ use crate::statements::Sender;
 
 /// Statements listed of each database.
 const DETAILS_MAX: usize = 12;
+/// Tables listed by their WAL.
+const TABLES_MAX: usize = 14;
 /// Statements listed by their time under load.
 const HEAVIEST_MAX: usize = 16;
 /// Bytes in a mebibyte.
@@ -56,6 +58,9 @@ fn single(out: &mut String, single: &Single) {
     details(out, &single.placed[..1]);
     costs(out, "the whole path", &single.whole);
     details(out, &single.whole);
+    for table in single.wal_by_table.iter().flatten().take(TABLES_MAX) {
+        line(out, format_args!("      WAL {:<10}{:<24}{:>8.0} B", table.database, table.table, table.bytes));
+    }
     for idle in &single.idle {
         line(
             out,

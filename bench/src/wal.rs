@@ -4,9 +4,13 @@
 //! record belongs to the database of the pages it changes, or of the transaction it ends. A transaction that touches
 //! `outbox_relay` is the relay's: nobody else writes there.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use sqlx::{FromRow, PgPool};
+
+use crate::costs::real;
 
 /// Most WAL read after a run, in bytes: reading the records of more would take minutes.
 const READ_BYTES_MAX: i64 = 2 << 30;
@@ -21,6 +25,19 @@ pub struct Place {
     name: String,
     database: i64,
     relay_file: i64,
+    /// Every file with its table: indexes and partitions count as the table they belong to.
+    files: Vec<(i64, String)>,
+}
+
+/// WAL of one table with its indexes, by order.
+#[derive(Debug, Clone, Serialize)]
+pub struct TableBytes {
+    /// The database.
+    pub database: String,
+    /// The table.
+    pub table: String,
+    /// Bytes, page images left out.
+    pub bytes: f64,
 }
 
 /// What was written in one database.
@@ -57,6 +74,15 @@ impl Place {
     /// # Errors
     /// When it can not be asked.
     pub async fn of(pool: &PgPool) -> Result<Self> {
+        let files = sqlx::query_as(
+            "select pg_relation_filenode(c.oid)::bigint,
+                    coalesce(parent.inhparent, index.indrelid, c.oid)::regclass::text
+             from pg_class c
+             left join pg_index index on index.indexrelid = c.oid
+             left join pg_inherits parent on parent.inhrelid = coalesce(index.indrelid, c.oid)
+             where pg_relation_filenode(c.oid) is not null",
+        );
+        let files = files.fetch_all(pool).await.context("asking for the files of tables")?;
         let (name, database, relay_file) = sqlx::query_as(
             "select datname::text, oid::bigint, pg_relation_filenode('outbox_relay')::bigint
              from pg_database where datname = current_database()",
@@ -64,7 +90,7 @@ impl Place {
         .fetch_one(pool)
         .await
         .context("asking for the file of outbox_relay")?;
-        Ok(Self { name, database, relay_file })
+        Ok(Self { name, database, relay_file, files })
     }
 }
 
@@ -137,6 +163,48 @@ pub async fn written(
     .await
     .context("reading the records of the log")?;
     Ok(places.iter().map(|place| (place.name.clone(), place.sum(&rows))).collect())
+}
+
+/// The tables that most was written for between two points, by order, most first.
+///
+/// # Errors
+/// When the server has already recycled some of it.
+pub async fn by_table(
+    pool: &PgPool,
+    places: &[Place],
+    from: &Point,
+    to: &Point,
+    orders: f64,
+) -> Result<Vec<TableBytes>> {
+    let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
+        "select database, file, sum(bytes)::bigint
+         from (
+             select reldatabase::bigint as database,
+                    (array_agg(relfilenode::bigint order by block_id))[1] as file,
+                    max(record_length) - coalesce(sum(block_fpi_length), 0) as bytes
+             from pg_get_wal_block_info($1::text::pg_lsn, $2::text::pg_lsn, false)
+             where reldatabase::bigint = any($3)
+             group by start_lsn, reldatabase
+         ) record
+         group by 1, 2",
+    )
+    .bind(&from.0)
+    .bind(&to.0)
+    .bind(places.iter().map(|place| place.database).collect::<Vec<_>>())
+    .fetch_all(pool)
+    .await
+    .context("reading the blocks of the log")?;
+    let mut tables: BTreeMap<(String, String), i64> = BTreeMap::new();
+    for (database, file, bytes) in rows {
+        let Some(place) = places.iter().find(|place| place.database == database) else { continue };
+        let table = place.files.iter().find(|(of, _)| *of == file);
+        let table = table.map_or_else(|| "(catalogue)".to_owned(), |(_, table)| table.clone());
+        *tables.entry((place.name.clone(), table)).or_default() += bytes;
+    }
+    let by_order = |((database, table), bytes)| TableBytes { database, table, bytes: real(bytes) / orders };
+    let mut all: Vec<TableBytes> = tables.into_iter().map(by_order).collect();
+    all.sort_by(|a, b| b.bytes.total_cmp(&a.bytes));
+    Ok(all)
 }
 
 impl Place {

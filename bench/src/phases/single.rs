@@ -13,6 +13,7 @@ use crate::progress;
 use crate::report::Latency;
 use crate::shop::Shop;
 use crate::system::System;
+use crate::wal::TableBytes;
 use crate::watch::{Seen, Watch};
 
 /// Orders before anything is counted: connections are opened, statements prepared, caches filled.
@@ -33,6 +34,8 @@ pub struct Single {
     pub placed: Vec<Cost>,
     /// The whole path, one order at a time.
     pub whole: Vec<Cost>,
+    /// Of the whole path, the tables that WAL was written for.
+    pub wal_by_table: Option<Vec<TableBytes>>,
     /// What runs with no order about, already taken off.
     pub idle: Vec<Idle>,
     /// From 202 to the customer's reading `OrderConfirmed`, one order at a time.
@@ -73,6 +76,7 @@ pub async fn run(
     }
     let to = instruments.mark(system).await?;
     let whole = instruments.costs(&from, &to, f64::from(orders), &idle, true).await?;
+    let wal_by_table = instruments.tables(&from, &to, f64::from(orders)).await?;
     drop(watch);
 
     progress(&format!("single orders: {orders} placed with the relay stopped"));
@@ -85,7 +89,7 @@ pub async fn run(
     let placed = instruments.costs(&from, &to, f64::from(orders), &idle, true).await?;
     system.relay_start().await;
     system.settle().await?;
-    Ok(Single { orders, placed, whole, idle, confirmed_seen: Latency::of(latencies) })
+    Ok(Single { orders, placed, whole, wal_by_table, idle, confirmed_seen: Latency::of(latencies) })
 }
 
 async fn place(shop: &Shop, journal: &Journal) -> Result<crate::journal::Accepted> {
