@@ -68,7 +68,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
 fn measure(context: Context<'_>, args: &BenchArgs) -> Result<ExitCode> {
     let sources = Sources::own();
     servers::ensure_prerequisites(context.layout, &sources, &[Need::Compilers], context.stop)?;
-    binaries::build(context.layout, true, context.stop)?;
+    say::progress("building release programs (the first time takes minutes) ...");
     run::tool(&mut build(context.layout, args.what), context.stop)
         .context("could not build the benchmark")?;
     let addresses = servers::start(context, &sources, Tuning::Benchmarks)?;
@@ -79,12 +79,21 @@ fn measure(context: Context<'_>, args: &BenchArgs) -> Result<ExitCode> {
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
+/// Programs and benchmark in one command: one choice of features, so that nothing is compiled twice. A package's own
+/// benchmark has its programs built.
 fn build(layout: &Layout, what: What) -> Command {
     let mut cargo = binaries::cargo(layout);
     match what {
-        What::Spine => cargo.args(["build", "--release", "--package", "waybill-bench", "--bins"]),
-        What::Relay => cargo.args(["bench", "--no-run", "--package", "outbox-relay", "--benches"]),
-    };
+        What::Spine => {
+            cargo.args(["build", "--release", "--bins", "--package", "waybill-bench"]);
+            for package in binaries::PACKAGES {
+                cargo.args(["--package", package]);
+            }
+        }
+        What::Relay => {
+            cargo.args(["bench", "--no-run", "--package", "outbox-relay", "--benches"]);
+        }
+    }
     cargo
 }
 

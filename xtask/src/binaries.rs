@@ -10,7 +10,7 @@ use crate::say;
 use crate::stop::Stop;
 
 /// The packages whose programs run in the system.
-const PACKAGES: [&str; 5] =
+pub(crate) const PACKAGES: [&str; 5] =
     ["waybill-orders", "waybill-inventory", "waybill-payments", "outbox-relay", "waybillctl"];
 
 /// Builds all programs; the first time takes minutes, for librdkafka and TLS are compiled.
