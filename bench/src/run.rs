@@ -43,7 +43,7 @@ pub async fn run(arguments: &Arguments) -> Result<Report> {
     accepted.extend(ids(&closed));
     let open_loop = if arguments.open_loop_s > 0 {
         let rate = arguments.rate.unwrap_or(throughput.confirmed_per_s * arguments.rate_fraction);
-        let (open_loop, open) = open::run(&system, shop, arguments, rate.max(1.0)).await?;
+        let (open_loop, open) = open::run(&system, shop, &instruments, arguments, rate.max(1.0)).await?;
         accepted.extend(ids(&open));
         Some(open_loop)
     } else {

@@ -104,6 +104,7 @@ fn open(out: &mut String, open: &OpenLoop) {
     for hop in &open.hops {
         latency(out, &format!("  -> {}", hop.until), &hop.took);
     }
+    costs(out, "by confirmed order, at this rate", &open.costs);
     spent(out, &open.spent, open.seconds, open.rate_per_s * open.seconds);
 }
 

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::{all_ended, is_end};
 use crate::arguments::Arguments;
+use crate::costs::{Cost, Instruments, real};
 use crate::cpu::Spent;
 use crate::hops::{self, Hop};
 use crate::journal::{Accepted, Journal, now_us};
@@ -48,6 +49,8 @@ pub struct OpenLoop {
     pub confirmed_seen: Latency,
     /// Where that time goes.
     pub hops: Vec<Hop>,
+    /// What an order costs at this rate.
+    pub costs: Vec<Cost>,
     /// CPU time and memory.
     pub spent: Spent,
 }
@@ -59,6 +62,7 @@ pub struct OpenLoop {
 pub async fn run(
     system: &System,
     shop: Arc<Shop>,
+    instruments: &Instruments,
     arguments: &Arguments,
     rate_per_s: f64,
 ) -> Result<(OpenLoop, Arc<Journal>)> {
@@ -80,14 +84,16 @@ pub async fn run(
     let split = arrivals.partition_point(|at| *at < warm);
     send(&arrivals[..split], began, &shop, &journal).await;
     let watched = system.watched();
-    let (look, from_us) = (watched.look(), now_us());
+    let (mark, look, from_us) = (instruments.mark(system).await?, watched.look(), now_us());
     send(&arrivals[split..], began, &shop, &journal).await;
     let (spent, to_us) = (watched.look().since(&look), now_us());
+    let to = instruments.mark(system).await?;
     all_ended(&journal).await?;
     system.settle().await?;
     let window = Window { from_us, to_us };
     let measured: Vec<Accepted> =
         journal.accepted().into_iter().filter(|order| window.holds(order.at_us)).collect();
+    let confirmed = real(window.confirmed(&system.orders.database.pool).await?).max(1.0);
     let open_loop = OpenLoop {
         rate_per_s,
         seconds: window.seconds(),
@@ -96,6 +102,7 @@ pub async fn run(
         confirmed: from_202(&measured, &updated(&system.orders.database.pool).await?),
         confirmed_seen: from_202(&measured, &journal.ended()),
         hops: hops::of(system, &measured.iter().map(|order| order.id).collect::<Vec<_>>()).await?,
+        costs: instruments.costs(&mark, &to, confirmed, &[], false).await?,
         spent,
     };
     Ok((open_loop, journal))
