@@ -52,6 +52,7 @@ struct Report {
 pub(crate) fn run(args: &LintArgs) -> Result<ExitCode> {
     let layout = Layout::find()?;
     let stop = Stop::on_signals()?;
+    prerequisites::ensure(&[Need::Git, Need::RustTools], &stop)?;
     let checks = if args.checks.is_empty() { Check::value_variants() } else { &args.checks };
     let mut failed = Vec::new();
     for check in checks {
@@ -110,6 +111,9 @@ impl Check {
 
 fn deny(layout: &Layout, stop: &Stop) -> Result<Report> {
     prerequisites::ensure(&[Need::CargoDeny], stop)?;
+    // Also of what other platforms would compile, which a build here does not fetch: cargo-deny reads every manifest.
+    run::tool(binaries::cargo(layout).args(["fetch", "--locked"]), stop)
+        .context("could not fetch the dependencies")?;
     let args = ["deny", "--offline", "check", "bans", "licenses", "sources"];
     let mut report = cargo(layout, &args, "deny.toml says why each rule is there", stop)?;
     let rules = std::fs::read_to_string(layout.root.join("deny.toml")).context("could not read deny.toml")?;

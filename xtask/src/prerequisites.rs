@@ -1,16 +1,16 @@
 //! What the machine must offer: found, installed where we are root on a Debian, else named in one command.
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
-use crate::run::{self, on_path};
+use crate::run::on_path;
 use crate::say;
 use crate::stop::Stop;
 
+mod install;
+
 /// The oldest Java that Kafka 4.3 runs on.
 const JAVA_VERSION_MIN: u32 = 17;
-/// The cargo-deny that the lint is written against.
-const CARGO_DENY: &str = "cargo-deny@0.20.2";
 
 /// Something a command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,21 +20,168 @@ pub(crate) enum Need {
     Xz,
     Compilers,
     CargoDeny,
+    RustTools,
+    Git,
     Python,
+    Kcat,
+    Psql,
 }
 
-/// One missing piece: what, why, and the package that brings it.
-struct Missing {
+/// One piece of a need: what, why, how it is looked for, and what brings it.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    need: Need,
     what: &'static str,
     why: &'static str,
+    look: Look,
     get: Get,
 }
 
-#[derive(Clone, Copy)]
+/// How a piece is looked for.
+#[derive(Debug, Clone, Copy)]
+enum Look {
+    /// A program of this name on the PATH.
+    Program(&'static str),
+    /// A library that pkg-config knows.
+    Library(&'static str),
+    /// A command that succeeds.
+    Succeeds(&'static str, &'static [&'static str]),
+    /// A Java that is new enough.
+    Java,
+}
+
+/// What brings a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Get {
-    /// Debian's package and Homebrew's.
-    Package(&'static str, &'static str),
+    /// Debian's packages and Homebrew's.
+    Package(&'static [&'static str], &'static str),
+    /// `cargo install`.
     Cargo(&'static str),
+    /// `rustup component add`.
+    Rustup(&'static str),
+}
+
+const LIBRDKAFKA: &str = "librdkafka is built from source";
+
+/// Everything that any command needs. The script `.cargo/cc` names the same Debian packages.
+const PIECES: [Piece; 17] = [
+    piece(
+        Need::Compilers,
+        "a C++ compiler (c++)",
+        LIBRDKAFKA,
+        Look::Program("c++"),
+        Get::Package(&["g++"], "gcc"),
+    ),
+    piece(
+        Need::Compilers,
+        "a C compiler (cc)",
+        LIBRDKAFKA,
+        Look::Program("cc"),
+        Get::Package(&["gcc", "libc6-dev"], "gcc"),
+    ),
+    piece(Need::Compilers, "make", LIBRDKAFKA, Look::Program("make"), Get::Package(&["make"], "make")),
+    piece(
+        Need::Compilers,
+        "pkg-config",
+        "librdkafka's libraries are found with it",
+        Look::Program("pkg-config"),
+        Get::Package(&["pkg-config"], "pkg-config"),
+    ),
+    piece(
+        Need::Compilers,
+        "OpenSSL's headers",
+        "librdkafka's TLS is built with them",
+        Look::Library("openssl"),
+        Get::Package(&["libssl-dev"], "openssl"),
+    ),
+    piece(
+        Need::Compilers,
+        "zlib's headers",
+        "librdkafka's compression is built with them",
+        Look::Library("zlib"),
+        Get::Package(&["zlib1g-dev"], "zlib"),
+    ),
+    piece(
+        Need::Java,
+        "Java 17 or newer",
+        "Kafka and its tools run on it",
+        Look::Java,
+        Get::Package(&["default-jre-headless"], "openjdk@17"),
+    ),
+    piece(
+        Need::Maven,
+        "Maven (mvn)",
+        "it fetches Kafka and PostgreSQL",
+        Look::Program("mvn"),
+        Get::Package(&["maven"], "maven"),
+    ),
+    piece(
+        Need::Xz,
+        "xz",
+        "PostgreSQL's archive is packed with it",
+        Look::Program("xz"),
+        Get::Package(&["xz-utils"], "xz"),
+    ),
+    piece(
+        Need::Python,
+        "python3 with venv",
+        "a test reads our topics with an Avro implementation that is not ours",
+        Look::Succeeds("python3", &["-c", "import venv, ensurepip"]),
+        Get::Package(&["python3-venv"], "python3"),
+    ),
+    piece(
+        Need::Kcat,
+        "kcat",
+        "it shows what is in the topics",
+        Look::Program("kcat"),
+        Get::Package(&["kcat"], "kcat"),
+    ),
+    piece(
+        Need::Psql,
+        "psql",
+        "it shows what is in the databases",
+        Look::Program("psql"),
+        Get::Package(&["postgresql-client"], "libpq"),
+    ),
+    piece(
+        Need::Git,
+        "git",
+        "the lint asks it which files belong to the project",
+        Look::Program("git"),
+        Get::Package(&["git"], "git"),
+    ),
+    piece(
+        Need::RustTools,
+        "rustfmt",
+        "the lint checks the format with it",
+        Look::Succeeds("cargo", &["fmt", "--version"]),
+        Get::Rustup("rustfmt"),
+    ),
+    piece(
+        Need::RustTools,
+        "clippy",
+        "the lint reads the code with it",
+        Look::Succeeds("cargo", &["clippy", "--version"]),
+        Get::Rustup("clippy"),
+    ),
+    piece(
+        Need::CargoDeny,
+        "cargo-deny",
+        "the lint checks licences, bans and sources with it",
+        Look::Program("cargo-deny"),
+        Get::Cargo("cargo-deny@0.20.2"),
+    ),
+    piece(
+        Need::CargoDeny,
+        "a C compiler (cc)",
+        "Rust programs are linked with it",
+        Look::Program("cc"),
+        Get::Package(&["gcc", "libc6-dev"], "gcc"),
+    ),
+];
+
+const fn piece(need: Need, what: &'static str, why: &'static str, look: Look, get: Get) -> Piece {
+    Piece { need, what, why, look, get }
 }
 
 /// Makes sure that all needs are met, or fails with one sentence for each missing piece and the command that gets it.
@@ -46,50 +193,30 @@ pub(crate) fn ensure(needs: &[Need], stop: &Stop) -> Result<()> {
     for piece in &missing {
         say::progress(&format!("missing: {}, {}", piece.what, piece.why));
     }
-    install(&missing, stop)?;
-    let still = self::missing(needs);
-    if let Some(piece) = still.first() {
+    install::all(&missing, stop)?;
+    if let Some(piece) = self::missing(needs).first() {
         bail!("{} is still missing after the installation, {}", piece.what, piece.why);
     }
     Ok(())
 }
 
-fn missing(needs: &[Need]) -> Vec<Missing> {
-    needs.iter().flat_map(|need| need.missing()).collect()
+fn missing(needs: &[Need]) -> Vec<Piece> {
+    PIECES.into_iter().filter(|piece| needs.contains(&piece.need) && !piece.look.finds()).collect()
 }
 
-impl Need {
-    fn missing(self) -> Vec<Missing> {
+impl Look {
+    fn finds(self) -> bool {
         match self {
-            Self::Java => java_missing().into_iter().collect(),
-            Self::Maven => absent(
-                "mvn",
-                "Maven (mvn)",
-                "it fetches Kafka and PostgreSQL",
-                Get::Package("maven", "maven"),
-            ),
-            Self::Xz => {
-                absent("xz", "xz", "PostgreSQL's archive is packed with it", Get::Package("xz-utils", "xz"))
-            }
-            Self::Compilers => compilers_missing(),
-            Self::Python => python_missing().into_iter().collect(),
-            Self::CargoDeny => {
-                let why = "the lint checks licences, bans and sources with it";
-                absent("cargo-deny", "cargo-deny", why, Get::Cargo(CARGO_DENY))
-            }
+            Self::Program(program) => on_path(program),
+            Self::Library(library) => succeeds("pkg-config", &["--exists", library]),
+            Self::Succeeds(program, args) => succeeds(program, args),
+            Self::Java => java_version().is_some_and(|version| version >= JAVA_VERSION_MIN),
         }
     }
 }
 
-fn absent(program: &str, what: &'static str, why: &'static str, get: Get) -> Vec<Missing> {
-    if on_path(program) { Vec::new() } else { vec![Missing { what, why, get }] }
-}
-
-fn java_missing() -> Option<Missing> {
-    let found = java_version();
-    let enough = found.is_some_and(|version| version >= JAVA_VERSION_MIN);
-    let get = Get::Package("default-jre-headless", "openjdk@17");
-    (!enough).then_some(Missing { what: "Java 17 or newer", why: "Kafka and its tools run on it", get })
+fn succeeds(program: &str, args: &[&str]) -> bool {
+    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
 }
 
 /// The major version of the `java` that would run.
@@ -113,94 +240,10 @@ pub(crate) fn java() -> std::path::PathBuf {
     home.filter(|java| java.is_file()).unwrap_or_else(|| "java".into())
 }
 
-/// A Python that can make virtual environments.
-fn python_missing() -> Option<Missing> {
-    let able = Command::new("python3").args(["-c", "import venv, ensurepip"]).output();
-    let able = able.is_ok_and(|output| output.status.success());
-    let why = "a test reads our topics with an Avro implementation that is not ours";
-    (!able).then_some(Missing {
-        what: "python3 with venv",
-        why,
-        get: Get::Package("python3-venv", "python3"),
-    })
-}
-
-/// What building librdkafka and its TLS from source takes.
-fn compilers_missing() -> Vec<Missing> {
-    let why = "librdkafka is built from source";
-    let tools = [
-        ("cc", "a C compiler (cc)", Get::Package("gcc", "gcc")),
-        ("c++", "a C++ compiler (c++)", Get::Package("g++", "gcc")),
-        ("make", "make", Get::Package("make", "make")),
-        ("pkg-config", "pkg-config", Get::Package("pkg-config", "pkg-config")),
-    ];
-    let mut missing: Vec<Missing> =
-        tools.into_iter().flat_map(|(program, what, get)| absent(program, what, why, get)).collect();
-    let libraries = [
-        ("openssl", "OpenSSL's headers", Get::Package("libssl-dev", "openssl")),
-        ("zlib", "zlib's headers", Get::Package("zlib1g-dev", "zlib")),
-    ];
-    let absent = |library: &str| {
-        !Command::new("pkg-config").args(["--exists", library]).status().is_ok_and(|s| s.success())
-    };
-    missing.extend(
-        libraries.into_iter().filter(|(library, ..)| absent(library)).map(|(_, what, get)| Missing {
-            what,
-            why,
-            get,
-        }),
-    );
-    missing
-}
-
-fn install(missing: &[Missing], stop: &Stop) -> Result<()> {
-    let debian: Vec<&str> =
-        packages(missing, |get| if let Get::Package(debian, _) = get { Some(debian) } else { None });
-    let brew: Vec<&str> =
-        packages(missing, |get| if let Get::Package(_, brew) = get { Some(brew) } else { None });
-    let cargo: Vec<&str> =
-        packages(missing, |get| if let Get::Cargo(name) = get { Some(name) } else { None });
-    let may_apt = nix::unistd::geteuid().is_root() && on_path("apt-get");
-    if !debian.is_empty() && !may_apt {
-        bail!("install what is missing with:\n  {}", package_command(&debian, &brew));
-    }
-    if !debian.is_empty() {
-        apt_install(&debian, stop)?;
-    }
-    for name in cargo {
-        say::progress(&format!("installing {name} with cargo (some minutes) ..."));
-        run::tool(Command::new("cargo").args(["install", "--locked", name]), stop).with_context(|| {
-            format!("could not install {name}: try `cargo install --locked {name}` by hand")
-        })?;
-    }
-    Ok(())
-}
-
-fn packages<'a>(missing: &[Missing], pick: impl Fn(Get) -> Option<&'a str>) -> Vec<&'a str> {
-    missing.iter().filter_map(|piece| pick(piece.get)).collect()
-}
-
-/// The one command for somebody who may install.
-fn package_command(debian: &[&str], brew: &[&str]) -> String {
-    if cfg!(target_os = "macos") {
-        format!("brew install {}", brew.join(" "))
-    } else {
-        format!("sudo apt-get update && sudo apt-get install -y {}", debian.join(" "))
-    }
-}
-
-fn apt_install(packages: &[&str], stop: &Stop) -> Result<()> {
-    say::progress(&format!("installing {} with apt-get ...", packages.join(", ")));
-    let by_hand = || format!("try `apt-get update && apt-get install -y {}` by hand", packages.join(" "));
-    run::tool(Command::new("apt-get").args(["-q", "update"]), stop).with_context(by_hand)?;
-    let mut install = Command::new("apt-get");
-    install.env("DEBIAN_FRONTEND", "noninteractive");
-    install.args(["-q", "install", "-y", "--no-install-recommends"]).args(packages);
-    run::tool(&mut install, stop).with_context(by_hand)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -211,9 +254,16 @@ mod tests {
         assert_eq!(parse_java_version("command not found"), None);
     }
 
+    /// Whoever lacks the compiler is told all packages at once, and none is asked for later.
     #[test]
-    fn the_command_names_every_missing_package() {
-        let command = package_command(&["maven", "xz-utils"], &["maven", "xz"]);
-        assert!(command.contains("maven") && command.contains("xz"), "{command}");
+    fn the_linker_script_names_every_package() {
+        let script = include_str!("../../.cargo/cc");
+        let told = script.lines().find_map(|line| line.strip_prefix("ALL=\"")?.strip_suffix('"')).unwrap();
+        let debian = |piece: &Piece| match piece.get {
+            Get::Package(debian, _) => debian,
+            Get::Cargo(_) | Get::Rustup(_) => &[],
+        };
+        let wanted: BTreeSet<&str> = PIECES.iter().flat_map(debian).copied().collect();
+        assert_eq!(told.split(' ').collect::<BTreeSet<_>>(), wanted);
     }
 }

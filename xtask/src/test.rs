@@ -51,7 +51,8 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
 
 fn with_servers(context: Context<'_>, args: &TestArgs) -> Result<ExitCode> {
     let sources = Sources::own();
-    servers::ensure_prerequisites(context.layout, &sources, &[Need::Compilers, Need::Python], context.stop)?;
+    let more = [Need::Compilers, Need::Python, Need::Kcat, Need::Psql];
+    servers::ensure_prerequisites(context.layout, &sources, &more, context.stop)?;
     let addresses = std::thread::scope(|scope| {
         let servers = scope.spawn(|| servers::start(context, &sources, Tuning::Tests));
         let built = match args.args.is_empty() {

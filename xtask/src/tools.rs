@@ -10,7 +10,6 @@ use clap::Args;
 
 use crate::layout::Layout;
 use crate::prerequisites::{self, Need};
-use crate::run::on_path;
 use crate::servers::{self, KAFKA_VARIABLE, POSTGRES, POSTGRES_VARIABLE, kafka, wire};
 use crate::services;
 use crate::state::State;
@@ -113,9 +112,7 @@ fn names_a_server(args: &[OsString]) -> bool {
 
 /// Becomes kcat.
 pub(crate) fn kcat(args: &PassedArgs) -> Result<ExitCode> {
-    if !on_path("kcat") {
-        bail!("kcat is not installed: `apt-get install kcat`, or use `cargo xtask kafka console-consumer`");
-    }
+    prerequisites::ensure(&[Need::Kcat], &Stop::default())?;
     let mut command = Command::new("kcat");
     if !args.args.iter().any(|arg| arg.to_str().is_some_and(|arg| arg.starts_with("-b"))) {
         command.args(["-b", &bootstrap()?]);
@@ -134,9 +131,8 @@ pub(crate) fn psql(args: &PsqlArgs) -> Result<ExitCode> {
     }
     let server = postgres_url()?;
     let url = if name == POSTGRES { server } else { wire::with_database(&server, name)? };
-    if !on_path("psql") {
-        bail!("psql is not installed: `apt-get install postgresql-client`; the database is {url}");
-    }
+    prerequisites::ensure(&[Need::Psql], &Stop::default())
+        .with_context(|| format!("no psql; any client can look into the database at {url}"))?;
     Err(become_tool(Command::new("psql").arg(url).args(&args.args)))
 }
 
