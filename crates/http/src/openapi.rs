@@ -19,13 +19,21 @@ pub const PATH: &str = "/api/v1/openapi.json";
 /// # Panics
 /// When the document can not be written as JSON: a fault of the program, seen at its first start.
 pub fn route(document: OpenApi) -> Router {
+    route_at(PATH, document)
+}
+
+/// Serves the document at another path: a second listener's.
+///
+/// # Panics
+/// As [`route`].
+pub fn route_at(path: &str, document: OpenApi) -> Router {
     let json = document.to_pretty_json().expect("an OpenAPI document is plain JSON");
     let body = axum::body::Bytes::from(json);
     let answer = move || {
         let body = body.clone();
         async move { ([(CONTENT_TYPE, "application/json")], body) }
     };
-    Router::new().route(PATH, get(answer))
+    Router::new().route(path, get(answer))
 }
 
 /// Adds what every document shares: the bearer token (required everywhere) and the schemas of the error body.

@@ -22,6 +22,7 @@
 //! | the handler faults, panics, or breaks a constraint | rolled back, then message by message, each in its own transaction; the one that fails there is rejected |
 //! | Postgres is away or overloaded, a lock or statement timed out, a deadlock, a missing table or partition | [`BatchError`]: the same batch again after a back-off; nothing is dead-lettered |
 
+mod appearance;
 pub(crate) mod call;
 pub(crate) mod fault;
 pub(crate) mod incoming;
@@ -42,6 +43,7 @@ use waybill_messaging::consumer::{Batch, BatchError, BatchHandler};
 use waybill_messaging::envelope::Envelope;
 use waybill_messaging::message::Message;
 
+pub use self::appearance::appearance_in_tx;
 use self::outcome::Outcomes;
 use crate::retry::brake::Brake;
 use crate::retry::{Drainer, Policy, RetryProcessor};

@@ -61,10 +61,15 @@ impl ProcessBuilder {
         if self.http {
             self.environment.entry("WAYBILL_HTTP_ADDR".to_owned()).or_insert(format!("127.0.0.1:{port}"));
         }
-        let http = self.environment.get("WAYBILL_HTTP_ADDR").cloned().unwrap_or_default();
+        if self.http {
+            let operators = format!("127.0.0.1:{}", free_port());
+            self.environment.entry("WAYBILL_OPERATOR_ADDR".to_owned()).or_insert(operators);
+        }
+        let url = |name: &str| format!("http://{}", self.environment.get(name).cloned().unwrap_or_default());
+        let (url, operator_url) = (url("WAYBILL_HTTP_ADDR"), url("WAYBILL_OPERATOR_ADDR"));
         let output = Output::default();
         let child = start(&self, &output);
-        Process { builder: self, child, url: format!("http://{http}"), output }
+        Process { builder: self, child, url, operator_url, output }
     }
 }
 
@@ -72,6 +77,8 @@ impl ProcessBuilder {
 pub struct Process {
     /// `http://127.0.0.1:PORT` of its listener; stays the same when it is started again.
     pub url: String,
+    /// The same of its operators' listener; only services have one.
+    pub operator_url: String,
     builder: ProcessBuilder,
     child: Child,
     output: Output,

@@ -1,21 +1,10 @@
-//! The inventory service: reads its configuration, runs until a signal.
+//! The inventory service: runs until a signal. `--openapi` and `--operator-openapi` print its documents instead.
 
+use waybill_host::Program;
 use waybill_inventory::config::Config;
 use waybill_inventory::{http, service};
-use waybill_runtime::config::{Environment, exit_on_mistakes};
-use waybill_runtime::lifecycle::Shutdown;
-use waybill_telemetry::logs;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    if std::env::args().nth(1).as_deref() == Some("--openapi") {
-        use std::io::Write as _;
-        return Ok(writeln!(std::io::stdout(), "{}", http::document().to_pretty_json()?)?);
-    }
-    let config = exit_on_mistakes(Config::read(Environment::from_process()));
-    let format = config.common.log_format.parse().unwrap_or_default();
-    logs::init(service::NAME, format, &config.common.log_filter);
-    tracing::info!(?config, "starting");
-    let reason = service::run(config, Shutdown::on_signals()).await?;
-    std::process::exit(reason.code());
+    Program { name: service::NAME, openapi: http::document, read: Config::read }.run(service::run).await
 }

@@ -34,8 +34,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<ExitReaso
         ],
         reads: &[topic::INVENTORY_COMMANDS],
     };
-    let topic_prefix = config.common.topic_prefix.as_str().into();
-    let host = Host::new(service, config.common, shutdown)?;
+    let topic_prefix = config.host.common.topic_prefix.as_str().into();
+    let host = Host::new(service, config.host, shutdown)?;
     let pool = host.pool.clone();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let context = Context { pool: pool.clone(), topic_prefix, clock: Arc::clone(&clock) };

@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
-use waybill_runtime::config::{Common, ConfigError, Environment};
+use waybill_host::Settings;
+use waybill_runtime::config::{ConfigError, Environment};
 
 use crate::sagas::Patience;
 
 /// Where it listens unless told otherwise.
 const HTTP_ADDR_DEFAULT: &str = "127.0.0.1:8083";
+/// Where its operators' API listens unless told otherwise.
+const OPERATOR_ADDR_DEFAULT: &str = "127.0.0.1:9083";
 
 /// Everything that can be set.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// What every service reads.
-    pub common: Common,
+    pub host: Settings,
     /// `WAYBILL_ORDERS_STEP_DEADLINE_MS`, `WAYBILL_ORDERS_STEP_ATTEMPTS_MAX`, `WAYBILL_ORDERS_RETRY_ATTEMPTS_MAX`,
     /// `WAYBILL_ORDERS_SAGA_DEADLINE_MS`.
     pub patience: Patience,
@@ -25,9 +28,15 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with every mistake.
     pub fn read(mut env: Environment) -> Result<Self, ConfigError> {
-        let common = Common::read(&mut env, HTTP_ADDR_DEFAULT);
+        let host = Settings::read(&mut env, HTTP_ADDR_DEFAULT, OPERATOR_ADDR_DEFAULT);
         let patience = read_patience(&mut env);
-        env.finish().map(|()| Self { common, patience })
+        env.finish().map(|()| Self { host, patience })
+    }
+}
+
+impl AsRef<Settings> for Config {
+    fn as_ref(&self) -> &Settings {
+        &self.host
     }
 }
 
@@ -57,7 +66,7 @@ mod tests {
         let required = [("DATABASE_URL", "postgres://h/d"), ("WAYBILL_JWKS", "jwks.json")];
         let config = read(&required).unwrap();
         assert_eq!(config.patience, Patience::default());
-        assert_eq!(config.common.http_addr.port(), 8083);
+        assert_eq!(config.host.common.http_addr.port(), 8083);
         let hasty = [&required[..], &[("WAYBILL_ORDERS_STEP_DEADLINE_MS", "200")]].concat();
         assert_eq!(read(&hasty).unwrap().patience.step_deadline, Duration::from_millis(200));
     }

@@ -46,8 +46,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<ExitReaso
         ],
         reads: &[topic::INVENTORY_EVENTS, topic::PAYMENTS_EVENTS],
     };
-    let topic_prefix = config.common.topic_prefix.as_str().into();
-    let host = Host::new(service, config.common, shutdown)?;
+    let topic_prefix = config.host.common.topic_prefix.as_str().into();
+    let host = Host::new(service, config.host, shutdown)?;
     let context = Context {
         pool: host.pool.clone(),
         sagas: Sagas::new(config.patience),

@@ -30,8 +30,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<ExitReaso
         topics: &[topic::PAYMENTS_COMMANDS, topic::PAYMENTS_EVENTS, topic::PAYMENTS_COMMANDS_PAYMENTS_DLQ],
         reads: &[topic::PAYMENTS_COMMANDS],
     };
-    let topic_prefix = config.common.topic_prefix.clone();
-    let host = Host::new(service, config.common, shutdown)?;
+    let topic_prefix = config.host.common.topic_prefix.clone();
+    let host = Host::new(service, config.host, shutdown)?;
     let pool = host.pool.clone();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let handler = PaymentCommands::new(Arc::clone(&clock));

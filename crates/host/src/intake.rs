@@ -1,0 +1,134 @@
+//! New commands are turned away while too much waits to be published; reads and consumers go on.
+//!
+//! A look at the outbox every second, none per request. So the bound is soft: what a second brings may come on top.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use prometheus::{IntCounter, IntGauge};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use waybill_http::ApiError;
+use waybill_outbox::backlog::{self, Backlog};
+use waybill_runtime::lifecycle::Shutdown;
+use waybill_telemetry::metrics::{counter_vec, int_gauge_vec};
+
+use crate::settings::OutboxBound;
+
+/// Between two looks.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Commands are accepted again when the backlog is down to this share of its bound, so that the answer does not
+/// change with every look.
+const REOPEN_PERCENT: u64 = 90;
+/// Seconds after which a command that was turned away may come again.
+const RETRY_AFTER_S: u32 = 5;
+
+static UNPUBLISHED: LazyLock<IntGauge> = LazyLock::new(|| {
+    let help = "Outbox rows that wait to be published, as estimated by the service each second.";
+    int_gauge_vec("outbox_unpublished_rows", help, &[]).with_label_values::<&str>(&[])
+});
+
+static CLOSED: LazyLock<IntGauge> = LazyLock::new(|| {
+    let help = "1 while commands are turned away because too much waits to be published.";
+    int_gauge_vec("outbox_full", help, &[]).with_label_values::<&str>(&[])
+});
+
+static REFUSED: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "Commands turned away because too much waits to be published.";
+    counter_vec("outbox_full_refusals_total", help, &[]).with_label_values::<&str>(&[])
+});
+
+/// Looks at the outbox every second until the shutdown, and says in `is_full` whether commands are to be turned away. While
+/// the database does not answer, it stays as it was: commands then fail by themselves.
+pub(crate) async fn watch_backlog(
+    pool: PgPool,
+    bound: OutboxBound,
+    is_full: watch::Sender<bool>,
+    shutdown: Shutdown,
+) {
+    loop {
+        match backlog::look(&pool, bound.rows_max).await {
+            Ok(backlog) => {
+                UNPUBLISHED.set(i64::try_from(backlog.rows).unwrap_or(i64::MAX));
+                let full = is_over(&backlog, &bound, *is_full.borrow());
+                if is_full.send_if_modified(|was| std::mem::replace(was, full) != full) {
+                    tell(full, &backlog, &bound);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the outbox could not be looked at"),
+        }
+        if !shutdown.sleep(LOOK_INTERVAL).await {
+            return;
+        }
+    }
+}
+
+fn is_over(backlog: &Backlog, bound: &OutboxBound, was: bool) -> bool {
+    let percent = if was { REOPEN_PERCENT } else { 100 };
+    let rows = backlog.rows * 100 > u64::from(bound.rows_max) * percent;
+    let age = bound.age_max.is_some_and(|max| {
+        backlog.oldest_age.is_some_and(|age| age.as_millis() * 100 > max.as_millis() * u128::from(percent))
+    });
+    rows || age
+}
+
+fn tell(full: bool, backlog: &Backlog, bound: &OutboxBound) {
+    CLOSED.set(i64::from(full));
+    let (rows, rows_max) = (backlog.rows, bound.rows_max);
+    let oldest_age_ms = backlog.oldest_age.map_or(0, |age| age.as_millis());
+    if full {
+        let why = "too much waits to be published: commands are turned away until the relay has caught up";
+        tracing::error!(rows, rows_max, oldest_age_ms, "{why}");
+    } else {
+        tracing::info!(rows, rows_max, oldest_age_ms, "the relay has caught up: commands are accepted again");
+    }
+}
+
+/// Answers 503 `outbox_full` to whatever may change something, while the outbox is full. Nothing is written then; a
+/// command that was accepted before under the same idempotency key is answered again when the outbox has room.
+pub(crate) async fn refuse_when_full(
+    State(is_full): State<watch::Receiver<bool>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if reads || !*is_full.borrow() {
+        return next.run(request).await;
+    }
+    REFUSED.inc();
+    let message = "too much waits to be published: nothing was done, send the same again later";
+    let refusal = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "outbox_full", message);
+    ApiError { retry_after_s: Some(RETRY_AFTER_S), ..refusal }.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn over(rows: u64, age_s: u64, was: bool) -> bool {
+        let bound = OutboxBound { rows_max: 100, age_max: Some(Duration::from_secs(60)) };
+        let backlog = Backlog { rows, oldest_age: Some(Duration::from_secs(age_s)) };
+        is_over(&backlog, &bound, was)
+    }
+
+    #[test]
+    fn rows_and_age_close_it_and_it_opens_with_some_room() {
+        assert!(!over(100, 60, false));
+        assert!(over(101, 0, false));
+        assert!(over(0, 61, false));
+        assert!(over(95, 0, true), "not at once");
+        assert!(over(0, 57, true));
+        assert!(!over(90, 54, true));
+    }
+
+    #[test]
+    fn without_an_age_only_rows_count() {
+        let bound = OutboxBound { rows_max: 1, age_max: None };
+        let old = Backlog { rows: 1, oldest_age: Some(Duration::from_secs(86_400)) };
+        assert!(!is_over(&old, &bound, false));
+    }
+}
