@@ -211,9 +211,8 @@ impl<'a, D> Here<'a, D> {
             (State::StuckCompensating { .. }, Verb::Skip) => {
                 backward(self.definition, self.place, self.reason())
             }
-            (State::StuckActing { .. } | State::StuckCompensating { .. }, Verb::Abandon) => {
-                end(Ending::Abandoned, Vec::new())
-            }
+            // Also of one that still moves: only a person knows that waiting is in vain.
+            (_, Verb::Abandon) => end(Ending::Abandoned, Vec::new()),
             _ => ignore(self.state, Ignored::NotStuck),
         }
     }

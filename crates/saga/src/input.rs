@@ -23,7 +23,7 @@ pub enum Outcome {
     },
 }
 
-/// An operator's verb for a stuck saga.
+/// An operator's verb: for a stuck saga, and [`Verb::Abandon`] for any that has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verb {
@@ -91,6 +91,6 @@ pub enum Ignored {
     Compensating,
     /// The saga waits for an operator.
     Stuck,
-    /// An operator's verb for a saga that is not stuck.
+    /// An operator's verb, other than abandon, for a saga that is not stuck.
     NotStuck,
 }

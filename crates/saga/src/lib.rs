@@ -9,6 +9,7 @@ pub mod input;
 pub mod instance;
 pub mod log;
 mod metrics;
+pub mod operate;
 mod outgoing;
 pub mod runner;
 pub mod sequences;

@@ -1,11 +1,29 @@
 //! All SQL of the sagas: one statement per function, each for many instances at once.
 
-use sqlx::postgres::PgConnection;
-use sqlx::{FromRow, Row as _};
+use chrono::{DateTime, Utc};
+use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::{FromRow, PgExecutor, Row as _};
 use uuid::Uuid;
+
+use crate::operate::{Row, SagaFilter};
+use crate::state::Status;
 
 /// The relay whose position tells what is published.
 const RELAY_NAME: &str = "default";
+
+/// A page of instances by name and key, with one more condition written out.
+macro_rules! list_statement {
+    ($also:literal) => {
+        concat!(
+            "select saga, key, version, status, state::text, due_at, correlation_id, created_at, updated_at
+             from saga_instances
+             where ($1::text is null or status = $1) and ($2::text is null or saga = $2)
+               and ($3::uuid is null or key = $3) and (saga, key) > ($4, $5) and ",
+            $also,
+            " order by saga, key limit $6"
+        )
+    };
+}
 
 /// An instance as its row has it; JSON columns as text.
 #[derive(Debug, Clone, FromRow)]
@@ -226,6 +244,66 @@ pub(crate) async fn stuck_count(conn: &mut PgConnection, saga: &str) -> Result<i
         .fetch_one(conn)
         .await?;
     row.try_get(0)
+}
+
+/// A page of instances after a place, by name and key.
+pub(crate) async fn instances_list(
+    pool: &PgPool,
+    filter: &SagaFilter,
+    after_name: String,
+    after_key: Uuid,
+    limit: i64,
+) -> Result<Vec<Row>, sqlx::Error> {
+    let live = matches!(filter.state, Some(Status::Running | Status::Compensating));
+    let statement = match filter.state {
+        // Written out: a partial index is only used for what the statement itself says.
+        Some(Status::Stuck) => list_statement!("status = 'stuck'"),
+        Some(_) if live => list_statement!("wake_at is not null"),
+        _ => list_statement!("true"),
+    };
+    sqlx::query_as(statement)
+        .bind(filter.state.map(Status::as_str))
+        .bind(&filter.name)
+        .bind(filter.key)
+        .bind(after_name)
+        .bind(after_key)
+        .bind(limit)
+        .fetch_all(pool)
+        .await
+}
+
+/// One instance and its data.
+pub(crate) async fn instance_show(
+    executor: impl PgExecutor<'_>,
+    saga: &str,
+    key: Uuid,
+) -> Result<Option<(Row, String)>, sqlx::Error> {
+    let row = sqlx::query(
+        "select saga, key, version, status, state::text, due_at, correlation_id, created_at, updated_at, data::text
+         from saga_instances where saga = $1 and key = $2",
+    )
+    .bind(saga)
+    .bind(key)
+    .fetch_optional(executor)
+    .await?;
+    row.map(|row| Ok((Row::from_row(&row)?, row.try_get("data")?))).transpose()
+}
+
+/// The newest entries of one log, newest first.
+pub(crate) async fn log_newest(
+    pool: &PgPool,
+    saga: &str,
+    key: Uuid,
+    limit: i64,
+) -> Result<Vec<(i64, DateTime<Utc>, String)>, sqlx::Error> {
+    sqlx::query_as(
+        "select number, at, entry::text from saga_log where saga = $1 and key = $2 order by number desc limit $3",
+    )
+    .bind(saga)
+    .bind(key)
+    .bind(limit)
+    .fetch_all(pool)
+    .await
 }
 
 #[cfg(test)]

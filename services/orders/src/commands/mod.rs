@@ -6,6 +6,7 @@
 mod announce;
 pub mod cancel_order;
 mod locked_orders;
+pub mod operate_sagas;
 pub mod place_order;
 pub mod record_prices;
 pub mod saga_progress;
