@@ -45,6 +45,7 @@ use waybill_messaging::message::Message;
 
 pub use self::appearance::appearance_in_tx;
 use self::outcome::Outcomes;
+use crate::operate::dry_run::{self, DryRun};
 use crate::retry::brake::Brake;
 use crate::retry::{Drainer, Policy, RetryProcessor};
 
@@ -183,6 +184,12 @@ impl<H: Handler> InboxProcessor<H> {
     #[must_use]
     pub fn retries(&self) -> RetryProcessor<H> {
         RetryProcessor::new(Arc::clone(&self.0))
+    }
+
+    /// Tries dead letters of the group with the handler, without a trace; for the operator API.
+    #[must_use]
+    pub fn dry_run(&self) -> Arc<dyn DryRun> {
+        Arc::new(dry_run::Runner(Arc::clone(&self.0)))
     }
 
     /// What goes on with keys whose head is done.

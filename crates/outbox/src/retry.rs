@@ -25,7 +25,7 @@ mod drain;
 pub mod headers;
 mod heads;
 pub mod key_state;
-mod one;
+pub(crate) mod one;
 pub mod operate;
 pub mod policy;
 pub(crate) mod settle;

@@ -4,7 +4,9 @@ use chrono::Utc;
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
+use waybill_messaging::headers::TRACEPARENT;
 use waybill_messaging::record::Record;
+use waybill_telemetry::trace::TraceContext;
 
 use super::decide::{self, ATTEMPTS_AT_REPLAY, Goes, Refusal};
 use super::headers::{self, Travel};
@@ -14,6 +16,11 @@ use super::settle::{self, Head};
 use super::store::{self, ParkedRow};
 use crate::dead_letters::headers_read;
 use crate::inbox::incoming::usable_key;
+
+/// The trace a replayed message came with at first; `traceparent` is the replay's own.
+pub const REPLAY_OF_TRACEPARENT: &str = "replay_of_traceparent";
+/// The replay operation a message was sent by.
+pub const REPLAY_ID: &str = "replay_id";
 
 /// Why it was not done. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]
@@ -66,20 +73,34 @@ impl Letter {
 
 /// Sends an open dead letter to its group's first retry topic, due at once, as the next appearance of its message: only
 /// that group sees it. Its key is retrying until the verdict. The letter is *replaying*, then resolved, or open again.
+/// A patch is sent instead of the original payload. Returns the number of the appearance.
 ///
 /// # Errors
-/// [`OperateError`].
+/// [`OperateError`]; of those but the database's, nothing is written.
 pub async fn replay_in_tx(
     conn: &mut PgConnection,
     prefix: &str,
     policy: &Policy,
     id: Uuid,
-) -> Result<(), OperateError> {
-    let letter = letter_lock_in_tx(conn, id).await?;
+) -> Result<i16, OperateError> {
+    send_in_tx(conn, prefix, policy, id, None).await
+}
+
+/// As [`replay_in_tx`], as a part of a replay operation.
+pub(crate) async fn send_in_tx(
+    conn: &mut PgConnection,
+    prefix: &str,
+    policy: &Policy,
+    id: Uuid,
+    operation: Option<Uuid>,
+) -> Result<i16, OperateError> {
+    let mut letter = letter_lock_in_tx(conn, id).await?;
     let decision = decide::replay(policy, letter.state(), letter.blocks(), letter.hop)?;
     let Goes::Retry { tier, hop } = decision.record else { return Err(Refusal::NoTiers.into()) };
     let name = letter.record.topic.strip_prefix(prefix).unwrap_or(&letter.record.topic);
     let topic = format!("{prefix}{}", retry_topic(name, &letter.group, tier));
+    patch_apply(conn, id, &mut letter.record).await?;
+    story_begin(&mut letter.record, operation);
     let key = usable_key(&letter.record).ok_or(OperateError::CanNotTravel(id))?.to_vec();
     if !headers::can_travel(&letter.record, &topic) {
         return Err(OperateError::CanNotTravel(id));
@@ -97,7 +118,6 @@ pub async fn replay_in_tx(
     };
     let headers = headers::write(&letter.record, &letter.group, &travel);
     let message_id = letter.message_id.unwrap_or_default();
-    settle::append(conn, &[Head { id: message_id, topic, headers, record: &letter.record }]).await?;
     let row = ParkedRow {
         key,
         state: KeyState::Retrying { tier },
@@ -115,8 +135,43 @@ pub async fn replay_in_tx(
     } else if store::parked_insert_in_tx(conn, &letter.group, std::slice::from_ref(&row)).await? == 0 {
         return Err(Refusal::KeyBusy.into());
     }
+    settle::append(conn, &[Head { id: message_id, topic, headers, record: &letter.record }]).await?;
     letter_state_in_tx(conn, id, "replaying").await?;
-    Ok(())
+    Ok(hop)
+}
+
+/// Puts the payload of a letter's patch, when it has one, into its record; tells whether it did.
+pub(crate) async fn patch_apply(
+    conn: &mut PgConnection,
+    id: Uuid,
+    record: &mut Record,
+) -> Result<bool, sqlx::Error> {
+    let patch: Option<Vec<u8>> =
+        sqlx::query_scalar("select payload from dead_letter_patches where dead_letter_id = $1")
+            .bind(id)
+            .fetch_optional(conn)
+            .await?;
+    let patched = patch.is_some();
+    if let Some(payload) = patch {
+        record.payload = Some(payload.into());
+    }
+    Ok(patched)
+}
+
+/// A fresh trace, linked to the one the message came with, and the operation's id: a replay is a story of its own.
+pub(crate) fn story_begin(record: &mut Record, operation: Option<Uuid>) {
+    let old = record.header(TRACEPARENT).map(str::to_owned);
+    record
+        .headers
+        .retain(|(name, _)| ![TRACEPARENT, REPLAY_OF_TRACEPARENT, REPLAY_ID].contains(&name.as_str()));
+    let mut add = |name: &str, value: String| record.headers.push((name.to_owned(), value.into_bytes()));
+    add(TRACEPARENT, TraceContext::new_root().traceparent());
+    if let Some(old) = old {
+        add(REPLAY_OF_TRACEPARENT, old);
+    }
+    if let Some(operation) = operation {
+        add(REPLAY_ID, operation.to_string());
+    }
 }
 
 /// Gives an open dead letter up. When it blocks its key, the held messages are drained.
@@ -161,7 +216,7 @@ async fn letter_lock_in_tx(conn: &mut PgConnection, id: Uuid) -> Result<Letter, 
     Ok(Letter { id, group, hop, class, why, first_failed_at, message_id, record, parked })
 }
 
-async fn letter_record(conn: &mut PgConnection, id: Uuid) -> Result<Record, sqlx::Error> {
+pub(crate) async fn letter_record(conn: &mut PgConnection, id: Uuid) -> Result<Record, sqlx::Error> {
     type Row = (String, i32, i64, Option<chrono::DateTime<Utc>>, Option<Vec<u8>>, Value, Option<Vec<u8>>);
     let (topic, partition, offset, time, key, headers, payload): Row = sqlx::query_as(
         "select topic, partition, \"offset\", record_time, key, headers, payload from dead_letters where id = $1",

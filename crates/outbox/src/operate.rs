@@ -1,0 +1,39 @@
+//! What an operator can look at and change: the functions behind the operator API, each change with its audit row.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`dead_letters`] | list, failure groups, show, plan, edit (a patch beside the original), discard |
+//! | [`dry_run`] | the real handler in a transaction that is rolled back: what it would write and say |
+//! | [`replays`] | dead letters sent again as an operation: ramp, rate, stop at failures, order per key, resumable |
+//! | [`parked`] | parked keys and what is held behind them |
+//! | [`facts`] | what this database knows of one story |
+//! | [`audit`] | who changed what, why, and what came of it |
+//!
+//! Everything is bounded: lists by [`PageRequest`], selections by constants that say why.
+
+pub mod audit;
+pub mod dead_letters;
+pub mod dry_run;
+mod error;
+pub mod facts;
+mod filter;
+mod page;
+pub mod parked;
+pub mod replays;
+
+pub use self::audit::Change;
+pub use self::error::{OperateError, Reason};
+pub use self::filter::{Filter, StateFilter};
+pub use self::page::{LIMIT_DEFAULT, LIMIT_MAX, Page, PageRequest};
+
+/// A key as the API shows it: text when it is UTF-8, else base64.
+pub(crate) fn key_shown(key: Option<Vec<u8>>) -> (Option<String>, Option<String>) {
+    use base64::Engine as _;
+    match key.map(String::from_utf8) {
+        None => (None, None),
+        Some(Ok(text)) => (Some(text), None),
+        Some(Err(error)) => {
+            (None, Some(base64::engine::general_purpose::STANDARD.encode(error.into_bytes())))
+        }
+    }
+}

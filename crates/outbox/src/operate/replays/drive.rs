@@ -1,0 +1,71 @@
+//! What drives replays: verdicts are collected, and the next letters are sent when their turn has come.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use uuid::Uuid;
+use waybill_runtime::lifecycle::Shutdown;
+use waybill_runtime::retry::Backoff;
+
+use super::step::{self, Stepped};
+use crate::retry::Policy;
+
+/// Between two looks while something runs: a verdict takes about that long.
+const BUSY_INTERVAL: Duration = Duration::from_millis(100);
+/// Between two looks while nothing runs.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+/// Replays that run side by side; more wait for the first to end.
+const RUNNING_MAX: i64 = 20;
+/// First wait after a failure.
+const RETRY_WAIT_FIRST: Duration = Duration::from_millis(200);
+/// Longest wait after a failure.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Drives the replays of this database until the shutdown. Every instance of a service may run it: they take turns step
+/// by step, and one's end in the middle of a step leaves nothing half done. What Postgres refuses is told and tried
+/// again. `prefix` and `policy` are those of the service's `InboxProcessor`.
+pub async fn run(pool: PgPool, prefix: String, policy: Policy, shutdown: Shutdown) {
+    let mut backoff = Backoff::new(RETRY_WAIT_FIRST, RETRY_WAIT_MAX);
+    while !shutdown.is_requested() {
+        let wait = match look(&pool, &prefix, &policy).await {
+            Ok(Looked { sent: true, .. }) => {
+                backoff.reset();
+                continue;
+            }
+            Ok(Looked { running, .. }) => {
+                backoff.reset();
+                if running { BUSY_INTERVAL } else { IDLE_INTERVAL }
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "replays could not be driven; trying again");
+                backoff.next_wait()
+            }
+        };
+        shutdown.sleep(wait).await;
+    }
+}
+
+/// What one look found.
+struct Looked {
+    running: bool,
+    sent: bool,
+}
+
+/// Verdicts, then one step of each replay that runs.
+async fn look(pool: &PgPool, prefix: &str, policy: &Policy) -> Result<Looked, sqlx::Error> {
+    let ids: Vec<Uuid> =
+        sqlx::query_scalar("select id from replays where state = 'running' order by id limit $1")
+            .bind(RUNNING_MAX)
+            .fetch_all(pool)
+            .await?;
+    step::verdicts_take(pool).await?;
+    let mut sent = false;
+    for id in &ids {
+        match step::step(pool, prefix, policy, *id).await? {
+            Stepped::Sent => sent = true,
+            Stepped::Waits => {}
+        }
+    }
+    Ok(Looked { running: !ids.is_empty(), sent })
+}
