@@ -28,6 +28,7 @@ async fn repeats_change_nothing_even_when_the_inbox_has_forgotten() {
     for _ in 0..REPEATS {
         tokio::time::sleep(Duration::from_millis(700)).await;
         repeat_everything(&system).await;
+        invariants::hold_meanwhile(&system).await;
     }
     let accepted = load.stop().await;
     invariants::hold(&system, &accepted).await;

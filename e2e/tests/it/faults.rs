@@ -58,6 +58,7 @@ async fn any_process_may_be_killed_at_any_time() {
             pause(&mut dice, 0..300).await;
             process.restart();
         }
+        invariants::hold_meanwhile(&system).await;
     }
     system.all_ready().await;
     invariants::hold(&system, &load.stop().await).await;

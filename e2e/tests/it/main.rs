@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "shown with a failure: the seed, and how much was going on")]
 
-mod audit;
-mod books;
 mod deliveries;
 mod faults;
 mod hang_ups;
@@ -16,7 +14,6 @@ mod lifecycle;
 mod load;
 mod planted;
 mod poison;
-mod sagas;
 mod shop;
 mod stories;
 mod system;

@@ -7,12 +7,13 @@ use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use uuid::Uuid;
 use waybill_testkit::OwnedRecord;
 
-use crate::audit::FOREIGN_SOURCE;
 use crate::invariants;
 use crate::load::{self, Load};
 use crate::shop::Shop;
 use crate::system::{Service, System};
 
+/// What these records say they come from: nothing of ours, so that nobody looks for their outbox rows.
+const FOREIGN_SOURCE: &str = "/elsewhere";
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Resident memory of a service under load with these records in its topics; the bound promised is 128 MiB.
 const MEMORY_BYTES_MAX: f64 = 128.0 * 1024.0 * 1024.0;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use waybill_testkit::process::ProcessBuilder;
 use waybill_testkit::{Process, TestDatabase, TestTopics, Tokens, kafka_bootstrap};
 
@@ -100,6 +101,17 @@ impl System {
         service_builder(service, &self.topics, &self.tokens, self.database(service), &self.settings).spawn()
     }
 
+    /// Runs `waybillctl verify` once. The system may be in motion.
+    pub(crate) async fn verify(&self) -> Verified {
+        let named = named(self.databases()).join(",");
+        let builder = common(Process::named("waybillctl"), &self.topics, &[]).without_http();
+        let mut process = builder.arg("verify").arg("--json").env("WAYBILL_VERIFY_DATABASES", named).spawn();
+        let code = process.wait_exit(READY_TIMEOUT).await;
+        let output = process.output();
+        let report = output.lines().find_map(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null);
+        Verified { code, report, output }
+    }
+
     /// A second relay on the same databases.
     pub(crate) fn second_relay(&self) -> Process {
         relay_builder(&self.topics, self.databases(), &self.settings).spawn()
@@ -123,6 +135,16 @@ impl System {
     }
 }
 
+/// What `waybillctl verify` said.
+pub(crate) struct Verified {
+    /// 0: all promises hold; 3: some are broken; 1: it could not look.
+    pub(crate) code: Option<i32>,
+    /// The report; null when there is none.
+    pub(crate) report: Value,
+    /// Everything that was written, for a failure's message.
+    pub(crate) output: String,
+}
+
 fn service_builder(
     service: Service,
     topics: &TestTopics,
@@ -140,8 +162,13 @@ fn relay_builder(
     databases: [&TestDatabase; 3],
     settings: &[(&'static str, &'static str)],
 ) -> ProcessBuilder {
-    let named = Service::ALL.map(|service| format!("{}={}", service.name(), databases[service as usize].url));
-    common(Process::named("outbox-relay"), topics, settings).env("OUTBOX_RELAY_DATABASES", named.join(","))
+    let named = named(databases).join(",");
+    common(Process::named("outbox-relay"), topics, settings).env("OUTBOX_RELAY_DATABASES", named)
+}
+
+/// `NAME=URL` of each.
+fn named(databases: [&TestDatabase; 3]) -> [String; 3] {
+    Service::ALL.map(|service| format!("{}={}", service.name(), databases[service as usize].url))
 }
 
 fn common(
