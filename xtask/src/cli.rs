@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench, demo, down, launch, lint, logs, status, test, token, tools, up};
+use crate::{bench, ctl, demo, down, launch, lint, logs, status, test, token, tools, up};
 
 /// The project's commands.
 #[derive(Debug, Parser)]
@@ -28,6 +28,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Prints an access token for development.
     Token(token::TokenArgs),
+    /// Runs waybillctl, the operators' command line, on the running system.
+    Ctl(tools::PassedArgs),
     /// Runs one of Kafka's own tools against the running broker.
     Kafka(tools::KafkaArgs),
     /// Runs kcat against the running broker.
@@ -55,6 +57,7 @@ impl Cli {
             Command::Logs(args) => logs::run(args),
             Command::Demo(args) => demo::run(args),
             Command::Token(args) => token::run(args),
+            Command::Ctl(args) => ctl::run(args),
             Command::Kafka(args) => tools::kafka(args),
             Command::Kcat(args) => tools::kcat(args),
             Command::Psql(args) => tools::psql(args),

@@ -6,6 +6,7 @@ pub mod say;
 
 // commands
 mod bench;
+mod ctl;
 mod demo;
 mod down;
 mod lint;

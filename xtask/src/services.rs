@@ -45,15 +45,23 @@ pub(crate) fn start(
     addresses: &Addresses,
     release: bool,
 ) -> Result<BTreeMap<String, String>> {
-    let ports = ports::choose(context.instance, &NAMES)?;
+    let operators = SERVICES.map(operator);
+    let names: Vec<&str> = NAMES.into_iter().chain(operators.iter().map(String::as_str)).collect();
+    let ports = ports::choose(context.instance, &names)?;
     let url = |name: &str| format!("http://127.0.0.1:{}", ports[name]);
     let urls: BTreeMap<String, String> = NAMES.iter().map(|name| ((*name).to_owned(), url(name))).collect();
-    context.board.change(|state| state.services.clone_from(&urls))?;
+    context.board.change(|state| {
+        state.services.clone_from(&urls);
+        state.operators = SERVICES.iter().map(|name| ((*name).to_owned(), url(&operator(name)))).collect();
+        state.programs = Some(binaries::dir(context.layout, release));
+    })?;
     for name in NAMES {
         let mut env = common_env(addresses, ports[name]);
         if name == RELAY {
             env.push(("OUTBOX_RELAY_DATABASES".to_owned(), relay_databases(&addresses.postgres)?));
         } else {
+            let operator = format!("127.0.0.1:{}", ports[&operator(name)]);
+            env.push(("WAYBILL_OPERATOR_ADDR".to_owned(), operator));
             env.push(("DATABASE_URL".to_owned(), wire::with_database(&addresses.postgres, name)?));
             env.push(("WAYBILL_JWKS".to_owned(), keys::jwks_file(context.instance).display().to_string()));
         }
@@ -69,6 +77,11 @@ pub(crate) fn start(
         ))?;
     }
     Ok(urls)
+}
+
+/// The name under which a service's operator port is remembered.
+fn operator(name: &str) -> String {
+    format!("{name}-operator")
 }
 
 /// The program of a service.

@@ -66,6 +66,12 @@ pub(crate) struct State {
     /// Each service's URL by its name.
     #[serde(default)]
     pub(crate) services: BTreeMap<String, String>,
+    /// The operator listener's URL of each service that has one.
+    #[serde(default)]
+    pub(crate) operators: BTreeMap<String, String>,
+    /// The folder of the programs that run.
+    #[serde(default)]
+    pub(crate) programs: Option<PathBuf>,
     #[serde(default)]
     pub(crate) processes: BTreeMap<String, Running>,
 }
@@ -111,6 +117,8 @@ impl Board {
             postgres: None,
             docker: false,
             services: BTreeMap::new(),
+            operators: BTreeMap::new(),
+            programs: None,
             processes: BTreeMap::new(),
         };
         write(&instance.state_file(), &state)?;

@@ -45,7 +45,11 @@ fn describe(state: &State) -> Value {
         .map(|(name, url)| {
             let pid = state.pid(name);
             let ready = pid.is_some() && services::readiness(url).is_ok();
-            (name.clone(), json!({"url": url, "pid": pid, "ready": ready}))
+            let mut service = json!({"url": url, "pid": pid, "ready": ready});
+            if let Some(operator) = state.operators.get(name) {
+                service["operator_url"] = json!(operator);
+            }
+            (name.clone(), service)
         })
         .collect();
     json!({
@@ -98,13 +102,20 @@ mod tests {
             .change(|state| {
                 state.kafka = Some("127.0.0.1:1".to_owned());
                 state.services.insert("orders".to_owned(), "http://127.0.0.1:9".to_owned());
+                state.operators.insert("orders".to_owned(), "http://127.0.0.1:8".to_owned());
+                state.services.insert("outbox-relay".to_owned(), "http://127.0.0.1:7".to_owned());
             })
             .unwrap();
         let read = State::read(&instance).unwrap().unwrap();
         let expected = json!({
             "kafka": {"bootstrap": "127.0.0.1:1", "pid": null},
             "postgres": null,
-            "services": {"orders": {"url": "http://127.0.0.1:9", "pid": null, "ready": false}},
+            "services": {
+                "orders": {
+                    "url": "http://127.0.0.1:9", "pid": null, "ready": false, "operator_url": "http://127.0.0.1:8",
+                },
+                "outbox-relay": {"url": "http://127.0.0.1:7", "pid": null, "ready": false},
+            },
         });
         assert_eq!(describe(&read), expected);
         std::fs::remove_dir_all(instance.dir()).unwrap();

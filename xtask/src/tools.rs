@@ -50,7 +50,7 @@ pub(crate) struct KafkaArgs {
 pub(crate) struct PassedArgs {
     /// The tool's own arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
+    pub(crate) args: Vec<OsString>,
 }
 
 /// Arguments of `psql`.
@@ -136,7 +136,8 @@ pub(crate) fn psql(args: &PsqlArgs) -> Result<ExitCode> {
     Err(become_tool(Command::new("psql").arg(url).args(&args.args)))
 }
 
-fn become_tool(mut command: impl std::borrow::BorrowMut<Command>) -> anyhow::Error {
+/// Gives this process to the tool; returns only on failure.
+pub(crate) fn become_tool(mut command: impl std::borrow::BorrowMut<Command>) -> anyhow::Error {
     let command = command.borrow_mut();
     let failed = command.exec();
     anyhow!(failed).context(format!("could not start {}", command.get_program().display()))

@@ -20,7 +20,9 @@ fn lines(state: &State) -> Vec<String> {
     let postgres = state.postgres.as_deref().unwrap_or("(starting)");
     let mut lines = vec![String::new()];
     for (name, url) in &state.services {
-        lines.push(format!("  {name:<13} {url}"));
+        let operator =
+            state.operators.get(name).map_or_else(String::new, |url| format!("   operators: {url}"));
+        lines.push(format!("  {name:<13} {url}{operator}"));
     }
     lines.push(format!("  {:<13} {kafka}", "Kafka"));
     lines.push(format!("  {:<13} {postgres}", "Postgres"));
@@ -55,8 +57,12 @@ fn event_commands(kafka: &str) -> Vec<String> {
     vec![
         "See its events, with Kafka's console consumer (Ctrl-C ends it) or with kcat:".to_owned(),
         "  cargo xtask kafka console-consumer --topic orders.events --from-beginning \\".to_owned(),
-        "    --formatter-property print.headers=true --formatter-property print.key=true".to_owned(),
+        "    --formatter-property print.headers=true --formatter-property print.key=true \\".to_owned(),
+        "    --formatter-property print.value=false".to_owned(),
         format!("  kcat -b {kafka} -C -t orders.events -o beginning -e -f '%t[%p]@%o k=%k h=%h\\n'"),
+        "Values are Avro. Decoded, all topics, as they come (Ctrl-C ends it):".to_owned(),
+        "  cargo xtask ctl events tail --follow --text".to_owned(),
+        "Operate it (--help tells every verb): cargo xtask ctl verify | dead-letters list | saga list | outbox status".to_owned(),
         "More: cargo xtask status | logs | demo | psql orders | kafka topics --list | down".to_owned(),
     ]
 }
