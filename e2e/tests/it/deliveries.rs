@@ -18,7 +18,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often every record is repeated while orders come in.
 const REPEATS: usize = 3;
 /// How long a participant stands still: longer than hasty sagas wait for it, shorter than its group does (6 s).
-const STANDSTILL: Duration = Duration::from_millis(5_200);
+pub(crate) const STANDSTILL: Duration = Duration::from_millis(5_200);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeats_change_nothing_even_when_the_inbox_has_forgotten() {
@@ -44,7 +44,7 @@ async fn repeats_change_nothing_even_when_the_inbox_has_forgotten() {
 }
 
 /// Produces every record of every topic that is read once more: the same id, key, headers and bytes. Returns how many.
-async fn repeat_everything(system: &System) -> usize {
+pub(crate) async fn repeat_everything(system: &System) -> usize {
     let one = async |topic: &'static str| {
         let mut records = system.topics.read_to_end(topic, READ_TIMEOUT).await;
         let mut seen = BTreeSet::new();
@@ -57,7 +57,7 @@ async fn repeat_everything(system: &System) -> usize {
     join_all(READ.map(one)).await.into_iter().sum()
 }
 
-async fn again(system: &System, topic: &str, record: &OwnedRecord) {
+pub(crate) async fn again(system: &System, topic: &str, record: &OwnedRecord) {
     let headers: Vec<(&str, &[u8])> =
         record.headers.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
     let at = system.topics.produce(topic, record.key.as_deref(), &headers, record.payload.as_deref()).await;

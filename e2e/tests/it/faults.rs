@@ -76,7 +76,7 @@ async fn members_join_leave_and_die_in_the_middle_of_a_batch() {
         (Service::Payments, "lock table payments in exclusive mode"),
         (Service::Orders, "lock table saga_instances in exclusive mode"),
     ] {
-        killed_at(&mut system, service, lock).await;
+        killed_at(&mut system, service, lock, Duration::ZERO).await;
     }
     system.all_ready().await;
     invariants::hold(&system, &load.stop().await).await;
@@ -103,12 +103,13 @@ async fn come_and_go(system: &mut System, dice: &mut StdRng) {
     assert_eq!(third.terminate().await, Some(0), "{}", third.output());
 }
 
-/// The next batch gets as far as the locked table, and its process is killed there.
-async fn killed_at(system: &mut System, service: Service, lock: &'static str) {
+/// The next batch gets as far as the locked table, and its process is killed there, after a while.
+pub(crate) async fn killed_at(system: &mut System, service: Service, lock: &'static str, after: Duration) {
     let mut blocker = PgConnection::connect(&system.database(service).url).await.unwrap();
     let mut locked = blocker.begin().await.unwrap();
     sqlx::query(lock).execute(&mut *locked).await.unwrap();
     blocked(system.database(service)).await;
+    tokio::time::sleep(after).await;
     system.process(service).kill9().await;
     locked.rollback().await.unwrap();
     system.process(service).restart();

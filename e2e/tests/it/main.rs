@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "shown with a failure: the seed, and how much was going on")]
 
+mod bugs;
 mod deliveries;
 mod faults;
 mod hang_ups;
@@ -12,6 +13,7 @@ mod journal;
 mod keys;
 mod lifecycle;
 mod load;
+mod overtaking;
 mod planted;
 mod poison;
 mod shop;

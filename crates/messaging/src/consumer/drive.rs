@@ -12,6 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::runtime::Handle;
+use waybill_runtime::planted::{Bug, is_planted};
 use waybill_runtime::retry::Backoff;
 
 use super::context::Context;
@@ -163,6 +164,9 @@ impl<H: BatchHandler> Drive<'_, H> {
     fn deliver(&mut self, mut batch: Batch) -> Result<(), ConsumerError> {
         let mut backoff = Backoff::new(self.config.retry_wait_first, self.config.retry_wait_max);
         let mut paused = false;
+        if is_planted(Bug::OffsetStoredEarly) {
+            self.store(&batch.records);
+        }
         loop {
             let shared = Arc::new(batch);
             let started = Instant::now();

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
+use waybill_runtime::planted::{Bug, is_planted};
 
 use crate::retry::KeyState;
 
@@ -38,6 +39,9 @@ pub(crate) async fn inbox_take_in_tx(
     hop: i16,
     keys: Vec<Vec<u8>>,
 ) -> Result<Taken, sqlx::Error> {
+    if is_planted(Bug::InboxRowDropped) {
+        return Ok(Taken { fresh: ids.into_iter().collect(), ..Taken::default() });
+    }
     let rows: Vec<TakenRow> = sqlx::query_as("select * from inbox_take($1, $2, $3, $4)")
         .bind(group)
         .bind(ids)

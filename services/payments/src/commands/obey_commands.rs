@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use waybill_messaging::envelope::Cause;
 use waybill_messaging::message::Message;
 use waybill_outbox::inbox::HandlerError;
+use waybill_runtime::planted::{Bug, is_planted};
 
 use super::reply;
 use crate::domain::obey::{Breach, PaymentCommand, obey};
@@ -47,6 +48,7 @@ pub async fn obey_commands(
     let kept: HashMap<PaymentKey, Kept> = kept.into_iter().map(|kept| (kept.payment.key, kept)).collect();
     let (mut saves, mut verdicts) = (Vec::new(), Vec::new());
     for Asked { key, command, cause } in asked {
+        let key = if is_planted(Bug::NaturalKeyMissing) { &unnatural(*key, command, &kept) } else { key };
         let known = kept.get(key);
         let transition = match obey(*key, known.map(|kept| &kept.payment), command) {
             Ok(transition) => transition,
@@ -66,4 +68,12 @@ pub async fn obey_commands(
     }
     payments::payments_save_in_tx(conn, &saves).await?;
     Ok(verdicts)
+}
+
+/// The planted bug: an authorization that was asked for before is taken for another payment.
+fn unnatural(key: PaymentKey, command: &PaymentCommand, kept: &HashMap<PaymentKey, Kept>) -> PaymentKey {
+    let again = matches!(command, PaymentCommand::Authorize(_)) && kept.contains_key(&key);
+    let others = kept.keys().filter(|other| other.order_id == key.order_id);
+    let last = others.map(|other| other.attempt).max().unwrap_or_default();
+    if again { PaymentKey { attempt: last + 1, ..key } } else { key }
 }

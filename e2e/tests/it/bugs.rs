@@ -1,0 +1,95 @@
+//! Programs with a bug planted, under load and faults: `waybillctl verify` sees what came of it.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::deliveries::{STANDSTILL, repeat_everything};
+use crate::faults::{HASTY, killed_at};
+use crate::load::{self, Load};
+use crate::overtaking::overtaken;
+use crate::shop::Shop;
+use crate::system::{Service, System};
+
+/// Longest wait until what the bug did has settled and is seen.
+const SEEN_TIMEOUT: Duration = Duration::from_secs(90);
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// Above the interval in which a consumer commits what it has stored.
+const COMMITTED: Duration = Duration::from_millis(2_500);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inbox_row_that_is_dropped_is_seen() {
+    let mut system = with_bug("inbox_row_dropped").await;
+    let load = Load::start(&system, load::seed());
+    tokio::time::sleep(COMMITTED).await;
+    system.inventory.kill9().await;
+    System::restart(&mut system.inventory).await;
+    repeat_everything(&system).await;
+    load.stop().await;
+    seen(&system, "inboxes").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_offset_that_is_stored_early_is_seen() {
+    let mut system = with_bug("offset_stored_early").await;
+    let load = Load::start(&system, load::seed());
+    // The batch's offsets are committed while its transaction waits for the table.
+    killed_at(&mut system, Service::Payments, "lock table payments in exclusive mode", COMMITTED).await;
+    system.all_ready().await;
+    load.stop().await;
+    seen(&system, "inboxes").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_natural_key_that_is_missing_is_seen() {
+    let system = with_bug("natural_key_missing").await;
+    let load = Load::start(&system, load::seed());
+    // The sagas ask again, under new ids, which no inbox knows.
+    system.payments.sigstop().await;
+    tokio::time::sleep(STANDSTILL).await;
+    system.payments.sigcont().await;
+    load.stop().await;
+    seen(&system, "books").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tombstone_that_is_skipped_is_seen() {
+    let mut system = with_bug("tombstone_skipped").await;
+    let load = Load::start(&system, load::seed());
+    tokio::time::sleep(COMMITTED).await;
+    load.stop().await;
+    overtaken(&mut system).await;
+    seen(&system, "books").await;
+}
+
+async fn with_bug(name: &'static str) -> System {
+    let settings = [&HASTY[..], &[("WAYBILL_PLANTED_BUG", name)]].concat();
+    let system = System::start_with(&format!("e2e_bug_{name}"), &settings).await;
+    load::stock_up(&Shop::new(&system)).await;
+    let told = system.orders.output() + &system.inventory.output() + &system.payments.output();
+    assert!(
+        told.contains("has a bug on purpose"),
+        "the programs were built without the feature `planted` of waybill-runtime: run `cargo xtask test`"
+    );
+    system
+}
+
+/// Looks until the promise of this name is seen to be broken.
+async fn seen(system: &System, promise: &str) {
+    let started = Instant::now();
+    loop {
+        let verified = system.verify().await;
+        assert_ne!(verified.code, Some(1), "verify could not look: {}", verified.output);
+        let checks = verified.report["checks"].as_array().unwrap();
+        let broken = checks.iter().filter(|check| check["violations"] != Value::from(0));
+        let broken: BTreeSet<&str> = broken.map(|check| check["name"].as_str().unwrap()).collect();
+        if broken.contains(promise) {
+            assert_eq!(verified.code, Some(3));
+            println!("seen as {broken:?} after {:?}", started.elapsed());
+            return;
+        }
+        assert!(started.elapsed() < SEEN_TIMEOUT, "not seen: {}", verified.output);
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
