@@ -62,6 +62,7 @@ mod tests {
     #[test]
     fn waybillctl_is_told_where_everything_is() {
         let instance = scratch("ctl");
+        let _owned = instance.own().unwrap();
         let board = Board::open(&instance).unwrap();
         assert!(environment(&board.now()).is_err(), "a system without servers is told as such");
         let change = |state: &mut State| {

@@ -7,19 +7,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use ed25519_dalek::SigningKey;
-use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
+use ed25519_compact::{KeyPair, Seed};
+use hmac_sha256::Hash;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use crate::instance::Instance;
 use crate::random;
 use crate::state::replace_file;
 
+/// The private key, in PKCS#8 as OpenSSL writes it.
+const FILE: &str = "ed25519.pem";
+
 /// A signing key with its name in the JWKS.
 pub(crate) struct Key {
-    pub(crate) signing: SigningKey,
+    pub(crate) pair: KeyPair,
     /// The key's RFC 7638 thumbprint, so that the same key has the same name everywhere.
     pub(crate) id: String,
 }
@@ -33,7 +34,7 @@ pub(crate) fn jwks_file(instance: &Instance) -> PathBuf {
 pub(crate) fn ensure(instance: &Instance) -> Result<Key> {
     let dir = instance.keys();
     fs::create_dir_all(&dir).with_context(|| format!("could not make the folder {}", dir.display()))?;
-    let file = dir.join("signing-key.pem");
+    let file = dir.join(FILE);
     if !file.exists() {
         make(&file)?;
     }
@@ -43,8 +44,7 @@ pub(crate) fn ensure(instance: &Instance) -> Result<Key> {
 }
 
 fn make(file: &Path) -> Result<()> {
-    let key = SigningKey::from_bytes(&random::bytes());
-    let pem = key.to_pkcs8_pem(LineEnding::LF).context("could not encode the new signing key")?;
+    let pem = KeyPair::from_seed(Seed::new(random::bytes())).sk.to_pem();
     // Readable by the owner alone from the first byte on.
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
     opened
@@ -54,23 +54,24 @@ fn make(file: &Path) -> Result<()> {
 
 fn read(file: &Path) -> Result<Key> {
     let pem = fs::read_to_string(file).with_context(|| format!("could not read {}", file.display()))?;
-    let signing = SigningKey::from_pkcs8_pem(&pem).with_context(|| {
+    let pair = KeyPair::from_pem(&pem).with_context(|| {
         format!("{} holds no Ed25519 key: remove it and a new one is made", file.display())
     })?;
-    let id = thumbprint(&public(&signing));
-    Ok(Key { signing, id })
+    let id = thumbprint(&public(&pair));
+    Ok(Key { pair, id })
 }
 
-fn public(key: &SigningKey) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(key.verifying_key().as_bytes())
+fn public(pair: &KeyPair) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(*pair.pk)
 }
 
 fn thumbprint(x: &str) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#)))
+    let members = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
+    BASE64_URL_SAFE_NO_PAD.encode(Hash::hash(members.as_bytes()))
 }
 
 fn jwks(key: &Key) -> String {
-    let public = json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": key.id, "x": public(&key.signing)});
+    let public = json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": key.id, "x": public(&key.pair)});
     format!("{:#}\n", json!({"keys": [public]}))
 }
 
@@ -94,7 +95,7 @@ mod tests {
         let first = ensure(&instance).unwrap();
         let second = ensure(&instance).unwrap();
         assert_eq!(first.id, second.id);
-        let mode = fs::metadata(instance.keys().join("signing-key.pem")).unwrap().permissions().mode();
+        let mode = fs::metadata(instance.keys().join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let jwks = fs::read_to_string(jwks_file(&instance)).unwrap();
         assert!(jwks.contains(&first.id) && !jwks.contains("\"d\""), "the public half alone");

@@ -6,7 +6,6 @@ use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::{Args, ValueEnum};
-use ed25519_dalek::Signer as _;
 use serde_json::json;
 
 use crate::keys::{self, Key};
@@ -68,8 +67,8 @@ pub(crate) fn sign(key: &Key, sub: &str, role: Role, ttl: u64) -> Result<String>
     });
     let encode = |value: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
     let signed = format!("{}.{}", encode(header), encode(claims));
-    let signature = key.signing.sign(signed.as_bytes());
-    Ok(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.to_bytes())))
+    let signature = key.pair.sk.sign(signed.as_bytes(), None);
+    Ok(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(*signature)))
 }
 
 fn looks_like_uuid(text: &str) -> bool {
@@ -88,22 +87,22 @@ pub(crate) fn random_uuid() -> String {
 
 #[cfg(test)]
 mod tests {
-    use ed25519_dalek::{SigningKey, Verifier as _};
+    use ed25519_compact::{KeyPair, Seed, Signature};
 
     use super::*;
 
     #[test]
     fn a_token_carries_its_claims_and_a_good_signature() {
-        let key = Key { signing: SigningKey::from_bytes(&[7; 32]), id: "k".to_owned() };
+        let key = Key { pair: KeyPair::from_seed(Seed::new([7; 32])), id: "k".to_owned() };
         let token = sign(&key, "someone", Role::Admin, 60).unwrap();
         let parts: Vec<&str> = token.split('.').collect();
         let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).unwrap();
         let claims: serde_json::Value = serde_json::from_slice(&decode(parts[1])).unwrap();
         assert_eq!((&claims["sub"], &claims["role"]), (&json!("someone"), &json!("admin")));
         assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 60);
-        let signature = ed25519_dalek::Signature::from_slice(&decode(parts[2])).unwrap();
+        let signature = Signature::from_slice(&decode(parts[2])).unwrap();
         let signed = format!("{}.{}", parts[0], parts[1]);
-        key.signing.verifying_key().verify(signed.as_bytes(), &signature).unwrap();
+        key.pair.pk.verify(signed, &signature).unwrap();
     }
 
     #[test]

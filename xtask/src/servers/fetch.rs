@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use sha2::{Digest as _, Sha256};
+use hmac_sha256::Hash;
 
 use super::make_dir;
 use crate::layout::Layout;
@@ -54,7 +54,7 @@ pub(crate) fn kafka_jars(layout: &Layout) -> Result<Fetched> {
 
 /// The cache's folder for exactly these versions.
 fn dir(layout: &Layout) -> PathBuf {
-    let hash = Sha256::digest(POM.as_bytes());
+    let hash = Hash::hash(POM.as_bytes());
     let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     layout.cache.join(format!("servers-{hash}"))
 }

@@ -2,22 +2,21 @@
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use sha2::{Digest as _, Sha256};
+use hmac_sha256::{HMAC, Hash};
 
 use crate::random;
 
 /// The most rounds a server may ask for: PostgreSQL's default is 4,096; a million would take a second.
 const ITERATIONS_MAX: u32 = 1_000_000;
-/// SHA-256's block, in bytes.
-const BLOCK_BYTES: usize = 64;
 
-type Hash = [u8; 32];
+/// What SHA-256 and HMAC over it give.
+type Digest = [u8; 32];
 
 /// One login.
 pub(crate) struct Scram {
     password: String,
     nonce: String,
-    server_signature: Option<Hash>,
+    server_signature: Option<Digest>,
 }
 
 impl Scram {
@@ -48,12 +47,12 @@ impl Scram {
         ensure!((1..=ITERATIONS_MAX).contains(&iterations), "the server asks for {iterations} rounds");
 
         let salted = salted_password(self.password.as_bytes(), &salt, iterations);
-        let client_key = hmac(&salted, b"Client Key");
+        let client_key = HMAC::mac(b"Client Key", salted);
         let without_proof = format!("c=biws,r={nonce}");
         let signed = format!("{},{challenge},{without_proof}", self.first_bare());
-        let signature = hmac(&Sha256::digest(client_key), signed.as_bytes());
+        let signature = HMAC::mac(&signed, Hash::hash(&client_key));
         let proof: Vec<u8> = client_key.iter().zip(signature).map(|(key, sign)| key ^ sign).collect();
-        self.server_signature = Some(hmac(&hmac(&salted, b"Server Key"), signed.as_bytes()));
+        self.server_signature = Some(HMAC::mac(&signed, HMAC::mac(b"Server Key", salted)));
         Ok(format!("{without_proof},p={}", BASE64_STANDARD.encode(proof)))
     }
 
@@ -75,25 +74,14 @@ fn attribute<'a>(message: &'a str, name: &str) -> Result<&'a str> {
     found.with_context(|| format!("the server's message has no {name}"))
 }
 
-fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> Hash {
-    let mut last = hmac(password, &[salt, &1_u32.to_be_bytes()].concat());
+fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> Digest {
+    let mut last = HMAC::mac([salt, &1_u32.to_be_bytes()].concat(), password);
     let mut sum = last;
     for _ in 1..iterations {
-        last = hmac(password, &last);
+        last = HMAC::mac(last, password);
         sum.iter_mut().zip(last).for_each(|(sum, byte)| *sum ^= byte);
     }
     sum
-}
-
-fn hmac(key: &[u8], message: &[u8]) -> Hash {
-    let mut block = [0; BLOCK_BYTES];
-    if key.len() > BLOCK_BYTES {
-        block[..32].copy_from_slice(&Sha256::digest(key));
-    } else {
-        block[..key.len()].copy_from_slice(key);
-    }
-    let inner = Sha256::new().chain_update(block.map(|byte| byte ^ 0x36)).chain_update(message).finalize();
-    Sha256::new().chain_update(block.map(|byte| byte ^ 0x5c)).chain_update(inner).finalize().into()
 }
 
 #[cfg(test)]
