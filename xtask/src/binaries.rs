@@ -18,15 +18,28 @@ pub(crate) fn build(layout: &Layout, release: bool, stop: &Stop) -> Result<()> {
     say::progress(
         "building orders, inventory, payments, outbox-relay and waybillctl (the first time takes minutes) ...",
     );
+    let mut cargo = cargo_build(layout);
+    if release {
+        cargo.arg("--release");
+    }
+    run::tool(&mut cargo, stop).context("could not build the programs")
+}
+
+/// Builds all programs as some tests want them: with the bugs that a test can switch on.
+pub(crate) fn build_for_tests(layout: &Layout, stop: &Stop) -> Result<()> {
+    say::progress("building the programs for tests (the first time takes minutes) ...");
+    let mut cargo = cargo_build(layout);
+    cargo.args(["--package", "waybill-runtime", "--features", "waybill-runtime/planted"]);
+    run::tool(&mut cargo, stop).context("could not build the programs for tests")
+}
+
+fn cargo_build(layout: &Layout) -> Command {
     let mut cargo = cargo(layout);
     cargo.args(["build", "--bins"]);
     for package in PACKAGES {
         cargo.args(["--package", package]);
     }
-    if release {
-        cargo.arg("--release");
-    }
-    run::tool(&mut cargo, stop).context("could not build the programs")
+    cargo
 }
 
 /// Builds all programs together with every test: one choice of features for both, so that nothing is compiled twice.

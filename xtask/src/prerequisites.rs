@@ -25,6 +25,7 @@ pub(crate) enum Need {
     Python,
     Kcat,
     Psql,
+    Faketime,
 }
 
 /// One piece of a need: what, why, how it is looked for, and what brings it.
@@ -64,7 +65,7 @@ enum Get {
 const LIBRDKAFKA: &str = "librdkafka is built from source";
 
 /// Everything that any command needs. The script `.cargo/cc` names the same Debian packages.
-const PIECES: [Piece; 17] = [
+const PIECES: [Piece; 18] = [
     piece(
         Need::Compilers,
         "a C++ compiler (c++)",
@@ -142,6 +143,13 @@ const PIECES: [Piece; 17] = [
         "it shows what is in the databases",
         Look::Program("psql"),
         Get::Package(&["postgresql-client"], "libpq"),
+    ),
+    piece(
+        Need::Faketime,
+        "faketime",
+        "tests set the clock of a process with it",
+        Look::Program("faketime"),
+        Get::Package(&["faketime"], "libfaketime"),
     ),
     piece(
         Need::Git,

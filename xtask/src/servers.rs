@@ -1,5 +1,6 @@
 //! Kafka and Postgres for an instance: our own on free ports, containers, or those the environment names.
 use std::env;
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,9 @@ pub(crate) const POSTGRES: &str = "postgres";
 pub(crate) const KAFKA_VARIABLE: &str = "KAFKA_BOOTSTRAP_SERVERS";
 /// Environment variable that names a Postgres server to use instead of our own.
 pub(crate) const POSTGRES_VARIABLE: &str = "WAYBILL_POSTGRES_URL";
+/// Environment variables that say to tests with servers of their own where the programs are.
+const POSTGRES_BIN_VARIABLE: &str = "WAYBILL_POSTGRES_BIN";
+const KAFKA_CLASS_PATH_VARIABLE: &str = "WAYBILL_KAFKA_CLASSPATH";
 
 /// How long a server may take to answer, in seconds: Kafka takes 5 on a quiet machine, 40 on one that compiles.
 const READY_TIMEOUT_S: u64 = 120;
@@ -154,6 +158,16 @@ pub(crate) fn start(context: Context<'_>, sources: &Sources, tuning: postgres::T
         state.postgres = Some(addresses.postgres.clone());
     })?;
     Ok(addresses)
+}
+
+/// What tests need that start servers of their own: variables and where the programs are, once [`start`] has run.
+pub(crate) fn programs(context: Context<'_>) -> Result<[(&'static str, OsString); 2]> {
+    let fetched = fetch::kafka_jars(context.layout)?;
+    let postgres = postgres::bin(context, &fetched)?;
+    Ok([
+        (POSTGRES_BIN_VARIABLE, postgres.into()),
+        (KAFKA_CLASS_PATH_VARIABLE, kafka::class_path(&fetched).into()),
+    ])
 }
 
 /// Stops containers that `start` started.

@@ -51,13 +51,13 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
 
 fn with_servers(context: Context<'_>, args: &TestArgs) -> Result<ExitCode> {
     let sources = Sources::own();
-    let more = [Need::Compilers, Need::Python, Need::Kcat, Need::Psql];
+    let more = [Need::Compilers, Need::Python, Need::Kcat, Need::Psql, Need::Faketime];
     servers::ensure_prerequisites(context.layout, &sources, &more, context.stop)?;
     let addresses = std::thread::scope(|scope| {
         let servers = scope.spawn(|| servers::start(context, &sources, Tuning::Tests));
         let built = match args.args.is_empty() {
             true => binaries::build_with_tests(context.layout, context.stop),
-            false => binaries::build(context.layout, false, context.stop),
+            false => binaries::build_for_tests(context.layout, context.stop),
         };
         if built.is_err() {
             context.stop.ask();
@@ -67,7 +67,7 @@ fn with_servers(context: Context<'_>, args: &TestArgs) -> Result<ExitCode> {
     })?;
     context.board.change(|state| state.phase = Phase::Ready)?;
     for selection in selections(&args.args) {
-        let status = run::status(&mut cargo_test(context, &addresses, &selection), context.stop)?;
+        let status = run::status(&mut cargo_test(context, &addresses, &selection)?, context.stop)?;
         if !status.success() {
             let code = status.code().and_then(|code| u8::try_from(code).ok());
             return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
@@ -94,12 +94,13 @@ fn selections(args: &[OsString]) -> Vec<Vec<OsString>> {
     vec![workspace.into_iter().chain(args.iter().cloned()).collect()]
 }
 
-fn cargo_test(context: Context<'_>, addresses: &Addresses, selection: &[OsString]) -> Command {
+fn cargo_test(context: Context<'_>, addresses: &Addresses, selection: &[OsString]) -> Result<Command> {
     let mut cargo = binaries::cargo(context.layout);
     cargo.arg("test").args(selection);
     cargo.env(POSTGRES_VARIABLE, &addresses.postgres).env(KAFKA_VARIABLE, &addresses.kafka);
     cargo.env("WAYBILL_BIN_DIR", binaries::dir(context.layout, false));
-    cargo
+    cargo.envs(servers::programs(context)?);
+    Ok(cargo)
 }
 
 /// Says nothing on success, so that cargo's own summary stays the last word.

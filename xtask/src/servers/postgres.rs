@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use sha2::{Digest as _, Sha256};
+use hmac_sha256::Hash;
 
 use super::wire::{Connection, Url};
 use super::{Context, Fetched, POSTGRES, account, make_dir, wait_for};
@@ -41,6 +41,8 @@ impl Tuning {
             "idle_in_transaction_session_timeout=60s",
             "shared_buffers=256MB",
             "max_wal_size=2GB",
+            // Two-phase commit is off by default; the outbox and its relay work with it too.
+            "max_prepared_transactions=32",
             "log_lock_waits=on",
             "log_line_prefix=%m [%p] %q%d %a: ",
         ];
@@ -73,6 +75,11 @@ pub(crate) fn start(context: Context<'_>, fetched: &Fetched, port: u16, tuning: 
     let log = context.instance.log(POSTGRES);
     let spec = supervisor::spec(POSTGRES, program, &log, Duration::from_secs(STOP_TIMEOUT_S));
     context.supervisor.start(Spec { stop_signal: StopSignal::Int, ..spec })
+}
+
+/// The folder of `initdb` and `postgres` that the server's account can run, for tests with a server of their own.
+pub(crate) fn bin(context: Context<'_>, fetched: &Fetched) -> Result<PathBuf> {
+    Ok(home(context, fetched)?.programs.join("bin"))
 }
 
 /// Waits until the server lets a client in.
@@ -153,7 +160,7 @@ fn reachable_copy(fetched: &Fetched, account: &Account, context: Context<'_>) ->
 /// of earlier lives are removed.
 fn outside_data(context: Context<'_>, account: &Account) -> Result<PathBuf> {
     let dir = context.instance.dir();
-    let checkout: String = Sha256::digest(dir.as_os_str().as_encoded_bytes())
+    let checkout: String = Hash::hash(dir.as_os_str().as_encoded_bytes())
         .iter()
         .take(6)
         .map(|byte| format!("{byte:02x}"))

@@ -17,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("services/payments", &MECHANISM),
     ("outbox-relay", &["messaging", "runtime", "telemetry", "http"]),
     ("crates/events", &["messaging"]),
-    ("crates/host", &["http", "outbox", "messaging", "telemetry", "runtime"]),
+    ("crates/host", &["http", "saga", "outbox", "messaging", "telemetry", "runtime"]),
     ("crates/saga", &["outbox", "messaging", "telemetry", "runtime"]),
     ("crates/outbox", &["messaging", "telemetry", "runtime"]),
     ("crates/messaging", &["telemetry", "runtime"]),
