@@ -1,5 +1,7 @@
 //! The test kit against real servers: databases are apart, topics are read back, tokens are files, processes obey.
 
+mod own_servers;
+
 use std::time::Duration;
 
 use waybill_testkit::{Process, TestDatabase, TestTopics, Tokens, eventually};
