@@ -113,8 +113,9 @@ pub async fn insert_in_tx(
     let mut places = HashSet::new();
     let first: Vec<&DeadLetter<'_>> = letters.iter().filter(|letter| places.insert(letter.place())).collect();
     let rows = rows_insert(conn, &first).await?;
-    let fresh: Vec<&DeadLetter<'_>> =
-        first.into_iter().filter(|letter| rows.contains_key(&letter.place())).collect();
+    // One that was replayed and failed again keeps the row it has.
+    let fresh: Vec<(&DeadLetter<'_>, Uuid)> =
+        first.into_iter().filter_map(|letter| Some((letter, *rows.get(&letter.place())?))).collect();
     mirror::append(conn, prefix, &fresh).await?;
     Ok(letters.iter().map(|letter| rows.get(&letter.place()).copied()).collect())
 }

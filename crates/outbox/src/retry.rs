@@ -8,6 +8,7 @@
 //! | module | job |
 //! |---|---|
 //! | [`policy`] | tiers, attempts, what a dead letter does to its key, bounds |
+//! | `settings` | the policy from the environment: [`Policy::read`], [`topics_declared`] |
 //! | [`key_state`] | the state of a parked key |
 //! | [`decide`] | what becomes of a record and its key; pure, explored exhaustively by a test |
 //! | [`brake`] | when most of the last keys fail alike, the consumer pauses; pure |
@@ -28,6 +29,7 @@ pub mod key_state;
 pub(crate) mod one;
 pub mod operate;
 pub mod policy;
+mod settings;
 pub(crate) mod settle;
 pub(crate) mod store;
 
@@ -37,6 +39,7 @@ pub use self::drain::Drainer;
 pub use self::heads::RetryProcessor;
 pub use self::key_state::KeyState;
 pub use self::policy::{BrakePolicy, Poisoned, Policy};
+pub use self::settings::topics_declared;
 
 /// The settings of the consumer that reads the retry topics of `group`, which reads `topics`; all without prefix. It is a
 /// Kafka group of its own, `<group>.retry`, so that neither's rebalances touch the other's partitions.

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::SecondsFormat;
 use sqlx::PgConnection;
+use uuid::Uuid;
 use waybill_messaging::headers::object_to_json;
 
 use super::{DeadLetter, plain_text, stored_text};
@@ -15,21 +16,22 @@ use crate::append::{HEADERS_BYTES_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX};
 /// Characters of the key that the header `dlq_key` shows; the key itself is the mirror's key.
 const KEY_SHOWN_CHARS_MAX: usize = 200;
 
+/// Each letter with the id of its row, which is another than its own when it was replayed and failed again.
 pub(super) async fn append(
     conn: &mut PgConnection,
     prefix: &str,
-    letters: &[&DeadLetter<'_>],
+    letters: &[(&DeadLetter<'_>, Uuid)],
 ) -> Result<(), sqlx::Error> {
     if letters.is_empty() {
         return Ok(());
     }
     let within = |bytes: &Option<_>, bytes_max| fitting(bytes, bytes_max);
     sqlx::query("select outbox_append($1, $2, $3, $4, $5)")
-        .bind(letters.iter().map(|l| l.id).collect::<Vec<_>>())
-        .bind(letters.iter().map(|l| topic(prefix, l)).collect::<Vec<_>>())
-        .bind(letters.iter().map(|l| within(&l.record.key, KEY_BYTES_MAX)).collect::<Vec<_>>())
-        .bind(letters.iter().map(|l| headers(l)).collect::<Vec<_>>())
-        .bind(letters.iter().map(|l| within(&l.record.payload, PAYLOAD_BYTES_MAX)).collect::<Vec<_>>())
+        .bind(letters.iter().map(|(l, _)| l.id).collect::<Vec<_>>())
+        .bind(letters.iter().map(|(l, _)| topic(prefix, l)).collect::<Vec<_>>())
+        .bind(letters.iter().map(|(l, _)| within(&l.record.key, KEY_BYTES_MAX)).collect::<Vec<_>>())
+        .bind(letters.iter().map(|(l, row)| headers(l, *row)).collect::<Vec<_>>())
+        .bind(letters.iter().map(|(l, _)| within(&l.record.payload, PAYLOAD_BYTES_MAX)).collect::<Vec<_>>())
         .execute(conn)
         .await?;
     Ok(())
@@ -46,8 +48,8 @@ fn fitting(bytes: &Option<impl AsRef<[u8]>>, bytes_max: usize) -> Option<Vec<u8>
 }
 
 /// The dead letter's own headers, and before them as many of the record's as fit.
-fn headers(letter: &DeadLetter<'_>) -> String {
-    let own = own_headers(letter);
+fn headers(letter: &DeadLetter<'_>, row: Uuid) -> String {
+    let own = own_headers(letter, row);
     // Braces and the note about what was left out.
     let mut bytes = 64 + own.iter().map(|(name, value)| json_bytes(name, value)).sum::<usize>();
     let mut kept = Vec::new();
@@ -72,11 +74,11 @@ fn headers(letter: &DeadLetter<'_>) -> String {
     object_to_json(kept.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(own))
 }
 
-fn own_headers(letter: &DeadLetter<'_>) -> Vec<(&'static str, String)> {
+fn own_headers(letter: &DeadLetter<'_>, row: Uuid) -> Vec<(&'static str, String)> {
     let record = letter.record;
     let time = |at: chrono::DateTime<chrono::Utc>| at.to_rfc3339_opts(SecondsFormat::Micros, true);
     let mut own = vec![
-        ("dlq_id", letter.id.to_string()),
+        ("dlq_id", row.to_string()),
         ("dlq_topic", record.topic.clone()),
         ("dlq_partition", record.partition.to_string()),
         ("dlq_offset", record.offset.to_string()),
@@ -136,7 +138,7 @@ mod tests {
         ];
         let record = record(record_headers, 1);
         let letter = DeadLetter::new("billing", &record, "fault", "line one\nline two", 2, Utc::now());
-        let read: Value = serde_json::from_str(&headers(&letter)).unwrap();
+        let read: Value = serde_json::from_str(&headers(&letter, letter.id)).unwrap();
         for (name, value) in [
             ("ce_type", "OrderPlaced"),
             ("dlq_base64_raw", "/wA="),
@@ -165,7 +167,7 @@ mod tests {
         ];
         let record = record(huge, PAYLOAD_BYTES_MAX + 1);
         let letter = DeadLetter::new("billing", &record, "payload", &"x".repeat(5000), 1, Utc::now());
-        let text = headers(&letter);
+        let text = headers(&letter, letter.id);
         assert!(text.len() <= HEADERS_BYTES_MAX, "{}", text.len());
         let read: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&read["first"], &read["last"]), (&"kept".into(), &"kept".into()));

@@ -11,9 +11,9 @@ const BRAKE_KEYS: usize = 50;
 /// Share of them, in percent, that fail alike when something outside is broken rather than some messages.
 const BRAKE_FAILING_PERCENT: usize = 80;
 /// Most tiers of a policy: each is a topic per topic and group.
-const TIERS_MAX: usize = 9;
+pub(crate) const TIERS_MAX: usize = 9;
 /// Most attempts of a policy: an operator should hear of a message before this.
-const ATTEMPTS_MAX: u16 = 1_000;
+pub(crate) const ATTEMPTS_MAX: u16 = 1_000;
 /// Longest delay of a tier: parked keys keep their followers in the database meanwhile.
 pub(crate) const DELAY_MAX: Duration = Duration::from_secs(3600);
 

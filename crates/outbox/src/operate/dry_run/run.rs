@@ -88,12 +88,13 @@ async fn one<H: Handler>(
         writes: Vec::new(),
         messages: Vec::new(),
     };
-    if is_duplicate(outside, this.handler.group(), letter).await? {
+    let mut savepoint = inside.begin().await?;
+    if !is_taken(&mut savepoint, this.handler.group(), letter).await? {
+        savepoint.rollback().await?;
         tried.why =
             Some("ignored as duplicate: the message's next appearance was handled already".to_owned());
         return Ok(tried);
     }
-    let mut savepoint = inside.begin().await?;
     let before = Tables::counted(&mut savepoint).await?;
     let handled = handle(this, &mut savepoint, &record).await?;
     tried.outcome = handled.outcome;
@@ -110,16 +111,18 @@ async fn one<H: Handler>(
     Ok(tried)
 }
 
-async fn is_duplicate(conn: &mut PgConnection, group: &str, letter: &Letter) -> Result<bool, sqlx::Error> {
-    let (Some(id), Some(hop)) = (letter.message_id, letter.hop.checked_add(1)) else { return Ok(false) };
-    sqlx::query_scalar(
-        "select exists (select from inbox where consumer_group = $1 and message_id = $2 and hop = $3)",
+/// Takes the message's next appearance, as the consumer of a replay would; false when it was taken already.
+async fn is_taken(conn: &mut PgConnection, group: &str, letter: &Letter) -> Result<bool, sqlx::Error> {
+    let (Some(id), Some(hop)) = (letter.message_id, letter.hop.checked_add(1)) else { return Ok(true) };
+    let taken = sqlx::query(
+        "insert into inbox (consumer_group, message_id, hop) values ($1, $2, $3) on conflict do nothing",
     )
     .bind(group)
     .bind(id)
     .bind(hop)
-    .fetch_one(conn)
-    .await
+    .execute(conn)
+    .await?;
+    Ok(taken.rows_affected() == 1)
 }
 
 async fn handle<H: Handler>(
