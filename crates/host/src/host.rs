@@ -14,6 +14,7 @@ use waybill_http::serve::{self, Limits};
 use waybill_messaging::consumer::{self, BatchHandler, ConsumerConfig};
 use waybill_messaging::topics::Manifest;
 use waybill_outbox::inbox::{Handler, InboxProcessor};
+use waybill_outbox::operate::replays;
 use waybill_outbox::retry;
 use waybill_outbox::upkeep;
 use waybill_runtime::config::Common;
@@ -21,8 +22,9 @@ use waybill_runtime::lifecycle::{ExitReason, Shutdown, Tasks};
 use waybill_runtime::pool;
 
 use crate::faults::Faulty;
+use crate::operator::{self, Operated, SagaDesk};
 use crate::serving::{bind, too_early, when_started, while_serving};
-use crate::{Settings, health, intake, operator, prepare};
+use crate::{Settings, health, intake, prepare};
 
 /// What distinguishes one service from another.
 #[derive(Clone, Debug)]
@@ -46,6 +48,7 @@ pub struct Host {
     service: Service,
     settings: Settings,
     shutdown: Shutdown,
+    sagas: Option<Arc<dyn SagaDesk>>,
     /// The service's database; connects when it is first used.
     pub pool: PgPool,
 }
@@ -92,9 +95,16 @@ impl Host {
     /// # Errors
     /// When the database's URL can not be read.
     pub fn new(service: Service, settings: Settings, shutdown: Shutdown) -> anyhow::Result<Self> {
+        settings.kafka_security.clone().install();
         let pool = pool::connect(&settings.common.postgres, service.name);
         let pool = pool.context("DATABASE_URL can not be used")?;
-        Ok(Self { service, settings, shutdown, pool })
+        Ok(Self { service, settings, shutdown, sagas: None, pool })
+    }
+
+    /// With sagas that operators can look at and mend.
+    #[must_use]
+    pub fn with_sagas(self, desk: impl SagaDesk + 'static) -> Self {
+        Self { sagas: Some(Arc::new(desk)), ..self }
     }
 
     /// Runs until the shutdown is requested or a part ends on its own.
@@ -110,7 +120,7 @@ impl Host {
         api: impl FnOnce(Arc<Verifier>) -> Router,
         workers: impl FnOnce(&mut Tasks, &Shutdown),
     ) -> anyhow::Result<ExitReason> {
-        let Self { service, settings, shutdown, pool } = self;
+        let Self { service, settings, shutdown, sagas, pool } = self;
         let (common, policy) = (settings.common, settings.retry);
         let listeners = Listeners {
             api: bind("WAYBILL_HTTP_ADDR", common.http_addr).await?,
@@ -126,11 +136,11 @@ impl Host {
         let Some((listeners, verifier)) = keys(listeners, &health, &common, &shutdown).await? else {
             return Ok(ExitReason::Requested);
         };
-        let operators = operator::router(operator::Operated {
-            service: service.name,
-            pool: pool.clone(),
-            verifier: Arc::clone(&verifier),
-        });
+        let handler = Faulty { handler, faults: settings.faults };
+        let processor = InboxProcessor::with_policy(pool.clone(), prefix, handler, policy.clone());
+        let operated =
+            Operated { service: service.name, pool: pool.clone(), dry_run: processor.dry_run(), sagas };
+        let operators = operator::router(operated, Arc::clone(&verifier));
         let signs = Signs { is_started, is_full };
         let routers =
             Routers { api: signs.guard_api(api(verifier)).merge(health), operator: signs.guard(operators) };
@@ -142,13 +152,13 @@ impl Host {
         if prepare::all(&service, &retry_topics, &common, &pool, &shutdown).await {
             started.send_replace(true);
             tracing::info!("started");
-            tasks.spawn("upkeep", upkeep::run(pool.clone(), shutdown.clone()));
+            tasks.spawn("upkeep", upkeep::run_with(pool.clone(), settings.retention, shutdown.clone()));
             tasks.spawn(
                 "intake",
                 intake::watch_backlog(pool.clone(), settings.outbox, full, shutdown.clone()),
             );
-            let handler = Faulty { handler, faults: settings.faults };
-            let processor = InboxProcessor::with_policy(pool, prefix, handler, policy);
+            let replaying = replays::run(pool.clone(), prefix.clone(), policy, shutdown.clone());
+            tasks.spawn("replays", replaying);
             if let Some(retries) = retries {
                 tasks.spawn("retry consumer", consume(retries, processor.retries(), shutdown.clone()));
             }

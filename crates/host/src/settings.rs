@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use waybill_outbox::retry::Policy;
+use waybill_messaging::security::Security;
+use waybill_messaging::topics::Manifest;
+use waybill_outbox::retry::{Policy, topics_declared};
+use waybill_outbox::upkeep::Retention;
 use waybill_runtime::config::{Common, Environment};
 
 use crate::faults::Faults;
@@ -21,12 +24,16 @@ const UNPUBLISHED_AGE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 pub struct Settings {
     /// What every process reads.
     pub common: Common,
+    /// `KAFKA_SECURITY_PROTOCOL`, `KAFKA_SASL_...`, `KAFKA_SSL_...`.
+    pub kafka_security: Security,
     /// `WAYBILL_OPERATOR_ADDR`: where the operators' API listens.
     pub operator_addr: SocketAddr,
     /// `WAYBILL_RETRY_...`: how the consumer group retries.
     pub retry: Policy,
     /// `WAYBILL_OUTBOX_UNPUBLISHED_MAX`, `WAYBILL_OUTBOX_UNPUBLISHED_AGE_MS_MAX`.
     pub outbox: OutboxBound,
+    /// `WAYBILL_OUTBOX_RETENTION_DAYS`, `WAYBILL_INBOX_RETENTION_DAYS`.
+    pub retention: Retention,
     /// `WAYBILL_FAULTS`: failures on purpose; never in a release build.
     pub faults: Faults,
 }
@@ -46,14 +53,33 @@ impl Default for OutboxBound {
     }
 }
 
+/// What a service brings to its settings.
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults {
+    /// Where it listens unless told otherwise.
+    pub http_addr: &'static str,
+    /// Where its operators' API listens unless told otherwise.
+    pub operator_addr: &'static str,
+    /// How many retry topics each topic that its group reads has, see [`retry_topics`]: no more tiers are possible.
+    pub retry_topics: usize,
+}
+
+/// How many retry topics the manifest declares for each of the topics that a group reads; names without prefix.
+#[must_use]
+pub fn retry_topics(manifest: &Manifest, reads: &[&str], group: &str) -> usize {
+    topics_declared(manifest.topics().iter().map(|topic| topic.name.as_str()), reads, group)
+}
+
 impl Settings {
-    /// Reads the environment; mistakes are remembered in `env`. The defaults are the service's own addresses.
-    pub fn read(env: &mut Environment, http_default: &str, operator_default: &str) -> Self {
+    /// Reads the environment; mistakes are remembered in `env`.
+    pub fn read(env: &mut Environment, defaults: Defaults) -> Self {
         Self {
-            common: Common::read(env, http_default),
-            operator_addr: operator_addr(env, operator_default),
-            retry: Policy::default(),
+            common: Common::read(env, defaults.http_addr),
+            kafka_security: Security::read(env),
+            operator_addr: operator_addr(env, defaults.operator_addr),
+            retry: Policy::read(env, defaults.retry_topics),
             outbox: OutboxBound::read(env),
+            retention: Retention::read(env),
             faults: Faults::read(env),
         }
     }
@@ -91,7 +117,9 @@ mod tests {
         let pairs =
             required.iter().chain(pairs).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut env = Environment::from_map(pairs);
-        let settings = Settings::read(&mut env, "127.0.0.1:8083", "127.0.0.1:9083");
+        let defaults =
+            Defaults { http_addr: "127.0.0.1:8083", operator_addr: "127.0.0.1:9083", retry_topics: 3 };
+        let settings = Settings::read(&mut env, defaults);
         let mistakes = env.finish().err().map(|error| error.variables().collect()).unwrap_or_default();
         (settings, mistakes)
     }
@@ -124,7 +152,9 @@ mod tests {
             ("WAYBILL_OUTBOX_UNPUBLISHED_MAX", "0"),
             ("WAYBILL_OUTBOX_UNPUBLISHED_AGE_MS_MAX", "-1"),
             ("WAYBILL_FAULTS", "always"),
+            ("WAYBILL_RETRY_DELAYS_MS", "1,2,3,4"),
+            ("WAYBILL_OUTBOX_RETENTION_DAYS", "0"),
         ]);
-        assert_eq!(mistakes.len(), 4, "{mistakes:?}");
+        assert_eq!(mistakes.len(), 6, "{mistakes:?}");
     }
 }

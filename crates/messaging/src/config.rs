@@ -2,6 +2,8 @@
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
+use crate::security::Security;
+
 /// A member that is silent this long is dropped from its group. A killed process's partitions stand still that long,
 /// so it is the broker's usual minimum (`group.min.session.timeout.ms`); heartbeats come from a thread of their own.
 pub const SESSION_TIMEOUT_MS: u32 = 6_000;
@@ -89,6 +91,7 @@ fn common(bootstrap: &str, client_id: &str) -> ClientConfig {
         .set("log.connection.close", "false")
         // librdkafka's lines go through its client's context to `tracing`, which filters.
         .set_log_level(RDKafkaLogLevel::Info);
+    Security::apply_installed(&mut config);
     config
 }
 

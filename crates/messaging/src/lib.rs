@@ -7,4 +7,5 @@ pub mod envelope;
 pub mod headers;
 pub mod message;
 pub mod record;
+pub mod security;
 pub mod topics;
