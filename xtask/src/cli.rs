@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench, ctl, demo, down, launch, lint, logs, status, test, token, tools, up};
+use crate::{bench, ctl, demo, down, environment, launch, lint, logs, status, test, token, tools, up};
 
 /// The project's commands.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Runs waybillctl, the operators' command line, on the running system.
     Ctl(tools::PassedArgs),
+    /// Prints the system's addresses as variables, for `eval "$(cargo xtask env)"`; operators' tools come on the path.
+    Env,
     /// Runs one of Kafka's own tools against the running broker.
     Kafka(tools::KafkaArgs),
     /// Runs kcat against the running broker.
@@ -58,6 +60,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args),
             Command::Token(args) => token::run(args),
             Command::Ctl(args) => ctl::run(args),
+            Command::Env => environment::run(),
             Command::Kafka(args) => tools::kafka(args),
             Command::Kcat(args) => tools::kcat(args),
             Command::Psql(args) => tools::psql(args),

@@ -1,10 +1,11 @@
 //! `cargo xtask ctl`: waybillctl with everything filled in for the system that is up.
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::instance::Instance;
 use crate::keys;
 use crate::layout::Layout;
 use crate::servers::{KAFKA_VARIABLE, wire};
@@ -18,35 +19,48 @@ const TOKEN_TTL_S: u64 = 12 * 60 * 60;
 
 /// Becomes waybillctl.
 pub(crate) fn run(args: &PassedArgs) -> Result<ExitCode> {
-    let layout = Layout::find()?;
-    let instance = layout.dev();
-    let state = State::read(&instance)?.filter(|state| state.owner.alive());
-    let state = state.context("no system is up: start one with `cargo xtask up`")?;
-    let folder =
-        state.programs.as_ref().context("only servers run (up --servers): waybillctl has nothing to ask")?;
-    let program = folder.join("waybillctl");
-    ensure!(program.is_file(), "{} is gone: `cargo xtask down`, then `up`, builds it", program.display());
-    let who =
-        std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "xtask".to_owned());
-    let token = token::sign(&keys::ensure(&instance)?, &who, Role::Operator, TOKEN_TTL_S)?;
-    let mut command = Command::new(program);
-    command.args(&args.args).envs(environment(&state)?).env("WAYBILL_TOKEN", token);
+    let instance = Layout::find()?.dev();
+    let state = running(&instance)?;
+    let mut command = Command::new(program(&state)?);
+    command.args(&args.args).envs(environment(&state)?).env("WAYBILL_TOKEN", token(&instance)?);
     Err(become_tool(command))
 }
 
+/// The system that is up.
+pub(crate) fn running(instance: &Instance) -> Result<State> {
+    let state = State::read(instance)?.filter(|state| state.owner.alive());
+    state.context("no system is up: start one with `cargo xtask up`")
+}
+
+/// The waybillctl that was built with what runs.
+pub(crate) fn program(state: &State) -> Result<PathBuf> {
+    let folder = state.programs.as_ref();
+    let folder = folder.context("only servers run (up --servers): waybillctl has nothing to ask")?;
+    let program = folder.join("waybillctl");
+    ensure!(program.is_file(), "{} is gone: `cargo xtask down`, then `up`, builds it", program.display());
+    Ok(program)
+}
+
+/// A token of role operator, in the user's name.
+pub(crate) fn token(instance: &Instance) -> Result<String> {
+    let who = std::env::var("USER").ok().filter(|user| !user.is_empty());
+    token::sign(&keys::ensure(instance)?, who.as_deref().unwrap_or("xtask"), Role::Operator, TOKEN_TTL_S)
+}
+
 /// Where waybillctl finds the system. What the caller's environment says already is for another system.
-fn environment(state: &State) -> Result<Vec<(&'static str, OsString)>> {
-    let kafka = state.kafka.as_deref().context("Kafka has no address yet: wait until `up` is ready")?;
+pub(crate) fn environment(state: &State) -> Result<Vec<(String, String)>> {
+    let kafka = state.kafka.clone().context("Kafka has no address yet: wait until `up` is ready")?;
     let postgres =
         state.postgres.as_deref().context("Postgres has no address yet: wait until `up` is ready")?;
     let databases =
         SERVICES.iter().map(|name| Ok(format!("{name}={}", wire::with_database(postgres, name)?)));
     let databases = databases.collect::<Result<Vec<String>>>()?.join(",");
-    Ok(vec![
-        (KAFKA_VARIABLE, kafka.into()),
-        ("WAYBILL_OPERATOR_URLS", listed(&state.operators).into()),
-        ("WAYBILL_VERIFY_DATABASES", databases.into()),
-    ])
+    let variables = [
+        (KAFKA_VARIABLE, kafka),
+        ("WAYBILL_OPERATOR_URLS", listed(&state.operators)),
+        ("WAYBILL_VERIFY_DATABASES", databases),
+    ];
+    Ok(variables.map(|(name, value)| (name.to_owned(), value)).into())
 }
 
 fn listed(urls: &BTreeMap<String, String>) -> String {
@@ -79,7 +93,7 @@ mod tests {
             environment["WAYBILL_OPERATOR_URLS"],
             "orders=http://127.0.0.1:3,payments=http://127.0.0.1:4"
         );
-        let databases = environment["WAYBILL_VERIFY_DATABASES"].to_str().unwrap();
+        let databases = &environment["WAYBILL_VERIFY_DATABASES"];
         assert!(databases.starts_with("orders=postgres://p@127.0.0.1:2/orders,inventory="), "{databases}");
         std::fs::remove_dir_all(instance.dir()).unwrap();
     }

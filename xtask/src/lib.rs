@@ -9,6 +9,7 @@ mod bench;
 mod ctl;
 mod demo;
 mod down;
+mod environment;
 mod lint;
 mod logs;
 mod status;

@@ -16,7 +16,7 @@ use crate::state::State;
 use crate::stop::Stop;
 
 /// Kafka's tools by the names of their shell scripts.
-const TOOLS: [(&str, &str); 12] = [
+pub(crate) const TOOLS: [(&str, &str); 12] = [
     ("acls", "org.apache.kafka.tools.AclCommand"),
     ("broker-api-versions", "org.apache.kafka.tools.BrokerApiVersionsCommand"),
     ("configs", "kafka.admin.ConfigCommand"),
