@@ -1,6 +1,6 @@
 //! Every message in one list: its type, its service, its pinned id and its topic.
 
-use waybill_messaging::codec::Contract;
+use waybill_messaging::codec::{CodecError, Contract, decode};
 
 use crate::topics::topic;
 use crate::{inventory, orders, payments};
@@ -52,6 +52,19 @@ macro_rules! contracts {
                 topic: topic::$topic,
             },
         )*];
+
+        /// Reads a frame of the message with this schema id as its consumers do, values checked: an id that is no UUID, an
+        /// unknown currency. `None` when no message has this id.
+        ///
+        /// # Errors
+        /// What a consumer would meet; such a frame would be a dead letter.
+        #[must_use]
+        pub fn check(schema_id: u32, frame: &[u8]) -> Option<Result<(), CodecError>> {
+            match schema_id {
+                $($id => Some(decode::<$service::$message>(frame).map(|_| ())),)*
+                _ => None,
+            }
+        }
     };
 }
 

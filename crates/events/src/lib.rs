@@ -11,7 +11,7 @@ pub mod orders;
 pub mod payments;
 pub mod topics;
 
-pub use contracts::{KNOWN, Known, Published};
+pub use contracts::{KNOWN, Known, Published, check};
 pub use ids::{CustomerId, OrderId, Sku};
 pub use money::{Currency, Money};
 pub use topics::topic;

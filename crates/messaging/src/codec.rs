@@ -9,6 +9,7 @@
 mod bounds;
 #[cfg(test)]
 mod tests;
+pub mod untyped;
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -226,11 +227,17 @@ fn codec_of<T: Contract>() -> Result<&'static Codec, CodecError> {
     Ok(codec)
 }
 
-fn codec_new<T: Contract>() -> Result<Codec, CodecError> {
+/// Limits what the decoder of this process may allocate at once.
+fn allocation_limit() -> Result<(), CodecError> {
     let limit = apache_avro::util::max_allocation_bytes(ALLOCATION_BYTES_MAX);
     if limit > ALLOCATION_BYTES_MAX {
         return Err(CodecError::AllocationLimit { bytes: limit });
     }
+    Ok(())
+}
+
+fn codec_new<T: Contract>() -> Result<Codec, CodecError> {
+    allocation_limit()?;
     let invalid = |source| CodecError::Schema { name: T::NAME, source };
     let schema = Schema::parse_str(T::SCHEMA).map_err(invalid)?;
     bounds::schema_check(&schema, T::NAME).map_err(|what| CodecError::Unfit { name: T::NAME, what })?;

@@ -1,0 +1,37 @@
+//! `dead-letters discard`: given up for good, after the plan.
+
+use serde_json::{Value, json};
+
+use super::plan::{self, Planned};
+use crate::cli::Discard;
+use crate::exit::Exit;
+use crate::operator::Services;
+use crate::output;
+
+pub(super) async fn run(options: Discard) -> anyhow::Result<Exit> {
+    let services = Services::new(&options.services)?;
+    let filter = options.selection.body()?;
+    let planned = plan::all(&services, &filter).await?;
+    if !options.change.apply {
+        output::one(options.form, &plan::as_json(&planned), || {
+            Ok(format!(
+                "{}\ngive them up with --apply --reason TEXT and the same options",
+                plan::text(&planned)
+            ))
+        })?;
+        return Ok(Exit::Done);
+    }
+    let mut answers = Vec::new();
+    for Planned { service, plan, .. } in planned.iter().filter(|planned| planned.plan.total > 0) {
+        // What was planned is what is given up: a count that has changed since is refused by the service.
+        let body = json!({ "filter": filter, "reason": options.change.reason, "expect": plan.total });
+        let answer: Value = service.post(&["dead-letters", "discard"], &body).await?;
+        output::progress(&format!("{}: {} discarded", service.name(), answer["discarded"]));
+        answers.push(service.named(answer));
+    }
+    let total: u64 = answers.iter().filter_map(|answer| answer["discarded"].as_u64()).sum();
+    output::one(options.form, &json!({ "discarded": total, "services": answers }), || {
+        Ok(format!("{total} dead letters discarded"))
+    })?;
+    Ok(Exit::Done)
+}

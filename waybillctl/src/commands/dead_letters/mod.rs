@@ -1,0 +1,35 @@
+//! `waybillctl dead-letters ...`: one file a verb.
+
+mod discard;
+mod dry_run;
+mod edit;
+mod look;
+mod plan;
+mod replay;
+mod selection;
+mod transform;
+mod value;
+
+use crate::cli::{DeadLetters, DeadLettersVerb};
+use crate::exit::Exit;
+
+/// Does what was asked for.
+pub(crate) async fn run(letters: DeadLetters) -> anyhow::Result<Exit> {
+    match letters.verb {
+        DeadLettersVerb::List { filter, page, services, form } => {
+            look::list(&filter, page, &services, form).await
+        }
+        DeadLettersVerb::Groups { filter, page, services, form } => {
+            look::groups(&filter, page, &services, form).await
+        }
+        DeadLettersVerb::Show { id, services, form } => look::show(&id, &services, form).await,
+        DeadLettersVerb::Plan { filter, services, form } => plan::run(&filter, &services, form).await,
+        DeadLettersVerb::DryRun(options) => dry_run::run(options).await,
+        DeadLettersVerb::Replay(options) => replay::run(options).await,
+        DeadLettersVerb::Edit(options) => match &options.transform {
+            Some(program) => transform::run(&options, program).await,
+            None => edit::run(options).await,
+        },
+        DeadLettersVerb::Discard(options) => discard::run(options).await,
+    }
+}

@@ -1,0 +1,53 @@
+//! A filter as the API takes it: in a query, and in a body.
+
+use anyhow::ensure;
+use chrono::SecondsFormat;
+use serde_json::{Map, Value, json};
+
+use crate::cli::{Filter, Selection};
+
+impl Filter {
+    /// Names and values of all that is given.
+    pub(crate) fn given(&self) -> Vec<(&'static str, String)> {
+        let time = |time: &chrono::DateTime<chrono::Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
+        let given = [
+            ("group", self.group.clone()),
+            ("topic", self.topic.clone()),
+            ("kind", self.kind.clone()),
+            ("key", self.key.clone()),
+            ("error_class", self.error_class.clone()),
+            ("failure_group", self.failure_group.clone()),
+            ("state", self.state.clone()),
+            ("message_id", self.message_id.clone()),
+            ("correlation_id", self.correlation_id.clone()),
+            ("from", self.from.as_ref().map(time)),
+            ("to", self.to.as_ref().map(time)),
+        ];
+        given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    /// The same as an object.
+    pub(crate) fn body(&self) -> Value {
+        Value::Object(self.given().into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect())
+    }
+}
+
+impl Selection {
+    /// As an object; refused when it does not say which.
+    pub(crate) fn body(&self) -> anyhow::Result<Value> {
+        let mut body = self.filter.body();
+        let object: &mut Map<String, Value> = body.as_object_mut().expect("a filter is an object");
+        if !self.ids.is_empty() {
+            object.insert("ids".to_owned(), json!(self.ids));
+        }
+        ensure!(
+            !object.is_empty() || self.all,
+            "say which dead letters: a filter (--group, --type, --failure-group, ...), --id, or --all"
+        );
+        ensure!(
+            object.is_empty() || !self.all,
+            "--all is every open dead letter: leave it out, or the filter"
+        );
+        Ok(body)
+    }
+}
