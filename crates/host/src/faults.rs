@@ -105,9 +105,11 @@ impl FromStr for Fault {
 }
 
 /// A handler whose messages fail on purpose, when some are to.
-pub(crate) struct Faulty<H> {
-    pub(crate) handler: H,
-    pub(crate) faults: Faults,
+pub struct Faulty<H> {
+    /// The real one.
+    pub handler: H,
+    /// What fails before it is asked.
+    pub faults: Faults,
 }
 
 impl<H: Handler> Handler for Faulty<H> {
@@ -135,6 +137,10 @@ impl<H: Handler> Handler for Faulty<H> {
             }
         }
         self.handler.handle(conn, deliveries, out).await
+    }
+
+    fn committed(&self) {
+        self.handler.committed();
     }
 }
 

@@ -7,12 +7,14 @@ use axum::http::header::{CONTENT_TYPE, HeaderName, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use sqlx::postgres::{PgExecutor, PgPool};
 use sqlx::types::Json;
 use tokio::task::JoinHandle;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 use waybill_runtime::lifecycle::Shutdown;
 
 use crate::error::ApiError;
@@ -27,6 +29,9 @@ const PRUNE_ROWS_MAX: i64 = 1_000;
 const PRUNE_STATEMENTS_MAX: u32 = 500;
 /// Pause between two rounds: old keys do no harm, they only take space.
 const PRUNE_PAUSE: Duration = Duration::from_secs(600);
+
+/// Clocks differ: a key may be older or younger than the id in its answer by so much.
+const CLOCKS_DIFFER_MAX: TimeDelta = TimeDelta::hours(1);
 
 static HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -292,6 +297,69 @@ pub async fn key_claim_in_tx(
         return Ok(Claim::New);
     }
     key_replay(conn, scope, endpoint, key, hash).await.map(Claim::Replay)
+}
+
+/// A key as an operator sees it: which request a story began with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow, ToSchema)]
+pub struct KeyUsed {
+    /// Whose key.
+    pub scope: String,
+    /// Method and route.
+    pub endpoint: String,
+    /// The key.
+    pub key: String,
+    /// The status that was answered.
+    pub status: i16,
+    /// When.
+    pub created_at: DateTime<Utc>,
+}
+
+/// The keys whose answer's `Location` ends in this id, oldest first, at most 20; none where there is no table of keys.
+///
+/// `id` is a UUIDv7: only keys from about its time are looked at.
+///
+/// # Errors
+/// The database's.
+pub async fn keys_of(pool: &PgPool, id: Uuid) -> Result<Vec<KeyUsed>, sqlx::Error> {
+    let exists = "select to_regclass('idempotency_keys') is not null";
+    if !sqlx::query_scalar::<_, bool>(exists).fetch_one(pool).await? {
+        return Ok(Vec::new());
+    }
+    let made = id.get_timestamp().and_then(|time| i64::try_from(time.to_unix().0).ok());
+    let Some(made) = made.and_then(|seconds| DateTime::from_timestamp(seconds, 0)) else {
+        return Ok(Vec::new());
+    };
+    sqlx::query_as(
+        "select scope, endpoint, key, status, created_at from idempotency_keys
+         where created_at between $1 and $2 and starts_with(reverse(headers ->> 'location'), reverse('/' || $3::text))
+         order by created_at limit 20",
+    )
+    .bind(made - CLOCKS_DIFFER_MAX)
+    .bind(made + CLOCKS_DIFFER_MAX)
+    .bind(id)
+    .fetch_all(pool)
+    .await
+}
+
+/// When one caller's key was answered with this `Location`, and with which status; `None` when it is forgotten.
+///
+/// # Errors
+/// The database's.
+pub async fn key_of_location(
+    executor: impl PgExecutor<'_>,
+    scope: &str,
+    endpoint: &str,
+    location: &str,
+) -> Result<Option<KeyUsed>, sqlx::Error> {
+    sqlx::query_as(
+        "select scope, endpoint, key, status, created_at from idempotency_keys
+         where scope = $1 and endpoint = $2 and headers ->> 'location' = $3 limit 1",
+    )
+    .bind(scope)
+    .bind(endpoint)
+    .bind(location)
+    .fetch_optional(executor)
+    .await
 }
 
 /// Deletes keys older than [`KEY_HOURS_MAX`], in short statements; returns how many.

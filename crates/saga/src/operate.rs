@@ -55,6 +55,7 @@ impl From<sqlx::Error> for OperateError {
 
 /// Which sagas are listed; all of it must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SagaFilter {
     /// In this state.
     pub state: Option<Status>,
@@ -65,7 +66,7 @@ pub struct SagaFilter {
 }
 
 /// A saga as an operator sees it. All times are the database's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SagaView {
     /// Its name.
     pub saga: String,
@@ -74,10 +75,12 @@ pub struct SagaView {
     /// The version of its definition.
     pub version: i32,
     /// Where it stands, in one word.
+    #[schema(value_type = String, example = "stuck")]
     pub status: Status,
     /// The step it is at; `None` when it has ended.
     pub step: Option<String>,
     /// The step or its compensation.
+    #[schema(value_type = Option<String>, example = "act")]
     pub phase: Option<Phase>,
     /// How often the present command has been sent; `None` when it is stuck or has ended.
     pub attempts: Option<u32>,
@@ -96,7 +99,7 @@ pub struct SagaView {
 }
 
 /// A saga with all that is known of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SagaDetail {
     /// What the list has.
     #[serde(flatten)]
@@ -108,7 +111,7 @@ pub struct SagaDetail {
 }
 
 /// One entry of a log.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LogLine {
     /// Grows along the saga, not without gaps.
     pub number: i64,

@@ -17,6 +17,9 @@ use crate::store;
 /// This service's name in logs, health and client ids.
 pub const NAME: &str = "inventory";
 
+/// Topics its consumer group reads, without prefix; the group has the service's name.
+pub const READS: &[&str] = &[topic::INVENTORY_COMMANDS];
+
 /// Runs the service until it is asked to stop.
 ///
 /// # Errors
@@ -32,7 +35,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<ExitReaso
             topic::INVENTORY_EVENTS,
             topic::INVENTORY_COMMANDS_INVENTORY_DLQ,
         ],
-        reads: &[topic::INVENTORY_COMMANDS],
+        reads: READS,
     };
     let topic_prefix = config.host.common.topic_prefix.as_str().into();
     let host = Host::new(service, config.host, shutdown)?;

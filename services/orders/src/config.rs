@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use waybill_host::Settings;
+use waybill_host::{Defaults, Settings, retry_topics};
 use waybill_runtime::config::{ConfigError, Environment};
+use waybill_saga::retention::Retention;
 
 use crate::sagas::Patience;
+use crate::service;
 
 /// Where it listens unless told otherwise.
 const HTTP_ADDR_DEFAULT: &str = "127.0.0.1:8083";
@@ -20,6 +22,8 @@ pub struct Config {
     /// `WAYBILL_ORDERS_STEP_DEADLINE_MS`, `WAYBILL_ORDERS_STEP_ATTEMPTS_MAX`, `WAYBILL_ORDERS_RETRY_ATTEMPTS_MAX`,
     /// `WAYBILL_ORDERS_SAGA_DEADLINE_MS`.
     pub patience: Patience,
+    /// `WAYBILL_SAGA_RETENTION_DAYS`: how long an ended saga is kept, and how long a confirmed order can be cancelled.
+    pub saga_retention: Retention,
 }
 
 impl Config {
@@ -28,9 +32,20 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with every mistake.
     pub fn read(mut env: Environment) -> Result<Self, ConfigError> {
-        let host = Settings::read(&mut env, HTTP_ADDR_DEFAULT, OPERATOR_ADDR_DEFAULT);
+        let host = Settings::read(&mut env, defaults());
         let patience = read_patience(&mut env);
-        env.finish().map(|()| Self { host, patience })
+        let saga_retention = Retention::read(&mut env);
+        env.finish().map(|()| Self { host, patience, saga_retention })
+    }
+}
+
+fn defaults() -> Defaults {
+    let manifest = waybill_events::topics::manifest_parsed();
+    Defaults {
+        http_addr: HTTP_ADDR_DEFAULT,
+        operator_addr: OPERATOR_ADDR_DEFAULT,
+        // A manifest that can not be read is said by the start itself.
+        retry_topics: manifest.map_or(0, |manifest| retry_topics(&manifest, service::READS, service::NAME)),
     }
 }
 

@@ -8,18 +8,23 @@ use waybill_host::{Host, Service};
 use waybill_http::idempotency;
 use waybill_runtime::clock::SystemClock;
 use waybill_runtime::lifecycle::{ExitReason, Shutdown, Tasks};
-use waybill_saga::sweeper;
+use waybill_saga::retention::Retention;
+use waybill_saga::{retention, sweeper};
 
 use crate::commands::Context;
 use crate::config::Config;
 use crate::consumers::deadlines::OrdersFollow;
 use crate::consumers::orders_group::OrdersGroup;
+use crate::http::saga_desk::OrderSagas;
 use crate::http::{self, AppState};
 use crate::sagas::Sagas;
 use crate::store;
 
 /// This service's name in logs, health and client ids.
 pub const NAME: &str = "orders";
+
+/// Topics its consumer group reads, without prefix; the group has the service's name.
+pub const READS: &[&str] = &[topic::INVENTORY_EVENTS, topic::PAYMENTS_EVENTS];
 
 /// Every table of this service's database, in the order in which they are made.
 pub static MIGRATIONS: [&Migrator; 4] =
@@ -44,7 +49,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<ExitReaso
             topic::PAYMENTS_EVENTS,
             topic::PAYMENTS_EVENTS_ORDERS_DLQ,
         ],
-        reads: &[topic::INVENTORY_EVENTS, topic::PAYMENTS_EVENTS],
+        reads: READS,
     };
     let topic_prefix = config.host.common.topic_prefix.as_str().into();
     let host = Host::new(service, config.host, shutdown)?;
@@ -53,18 +58,21 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<ExitReaso
         sagas: Sagas::new(config.patience),
         clock: Arc::new(SystemClock),
         topic_prefix,
+        prices: Arc::default(),
     };
-    let working = context.clone();
-    host.run(
-        OrdersGroup::new(context.clone()),
-        |verifier| http::router(AppState { context, verifier }),
-        |tasks, shutdown| workers(tasks, shutdown, working),
-    )
-    .await
+    let (working, saga_retention) = (context.clone(), config.saga_retention);
+    host.with_sagas(OrderSagas(context.clone()))
+        .run(
+            OrdersGroup::new(context.clone()),
+            |verifier| http::router(AppState { context, verifier }),
+            |tasks, shutdown| workers(tasks, shutdown, working, saga_retention),
+        )
+        .await
 }
 
-/// What runs beside HTTP and the consumer: old idempotency keys go, and both sagas' deadlines fire.
-fn workers(tasks: &mut Tasks, shutdown: &Shutdown, context: Context) {
+/// What runs beside HTTP and the consumer: old idempotency keys and old sagas go, and both sagas' deadlines fire.
+fn workers(tasks: &mut Tasks, shutdown: &Shutdown, context: Context, saga_retention: Retention) {
+    tasks.spawn("saga retention", retention::run(context.pool.clone(), saga_retention, shutdown.clone()));
     tasks.spawn("pruning", idempotency::run_pruning(context.pool.clone(), shutdown.clone()));
     let (place, cancel) = (Arc::clone(&context.sagas.place), Arc::clone(&context.sagas.cancel));
     let (working, stop) = (context.clone(), shutdown.clone());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
 use waybill_events::topic;
 use waybill_host::{Host, Service};
 use waybill_runtime::clock::{Clock, SystemClock};
@@ -17,6 +18,9 @@ use crate::worker::Worker;
 /// This service's name in logs, health and client ids.
 pub const NAME: &str = "payments";
 
+/// Topics its consumer group reads, without prefix; the group has the service's name.
+pub const READS: &[&str] = &[topic::PAYMENTS_COMMANDS];
+
 /// Runs the service until it is asked to stop.
 ///
 /// # Errors
@@ -28,15 +32,16 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<ExitReaso
         migrations: vec![&waybill_outbox::MIGRATIONS, &store::MIGRATIONS],
         manifest: waybill_events::topics::manifest_parsed()?,
         topics: &[topic::PAYMENTS_COMMANDS, topic::PAYMENTS_EVENTS, topic::PAYMENTS_COMMANDS_PAYMENTS_DLQ],
-        reads: &[topic::PAYMENTS_COMMANDS],
+        reads: READS,
     };
     let topic_prefix = config.host.common.topic_prefix.clone();
     let host = Host::new(service, config.host, shutdown)?;
     let pool = host.pool.clone();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let handler = PaymentCommands::new(Arc::clone(&clock));
+    let due = Arc::new(Notify::new());
+    let handler = PaymentCommands::new(Arc::clone(&clock), Arc::clone(&due));
     let provider = Arc::new(Sandbox::new(pool.clone()));
-    let worker = Worker { pool: pool.clone(), topic_prefix, provider, clock };
+    let worker = Worker { pool: pool.clone(), topic_prefix, provider, clock, due };
     host.run(
         handler,
         |verifier| http::router(AppState { pool, verifier }),

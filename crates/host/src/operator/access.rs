@@ -1,6 +1,5 @@
 //! Who may: operators only, decided once for every route.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
@@ -9,11 +8,23 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use waybill_http::ApiError;
 use waybill_http::auth::{Caller, Role, Verifier};
+use waybill_http::request_log::Trace;
+use waybill_outbox::operate::Change;
 
-/// The operator who calls: a token's subject, as the audit keeps it.
+use super::refused;
+
+/// The operator who calls, and the trace of the request: what the audit keeps beside the reason.
 #[derive(Debug, Clone)]
 pub(super) struct Operator {
-    pub(super) subject: String,
+    subject: String,
+    trace_id: String,
+}
+
+impl Operator {
+    /// This operator's wish, with its reason.
+    pub(super) fn wishes(&self, reason: &str) -> Result<Change, ApiError> {
+        Change::new(&self.subject, reason, Some(self.trace_id.clone())).map_err(refused)
+    }
 }
 
 /// Refuses whoever has no token of role `operator`: 401 or 403, whatever the route.
@@ -32,15 +43,17 @@ async fn admitted(verifier: &Arc<Verifier>, request: Request) -> Result<Request,
     let (mut parts, body) = request.into_parts();
     let caller = Caller::from_request_parts(&mut parts, verifier).await?;
     caller.require(Role::Operator)?;
-    parts.extensions.insert(Operator { subject: caller.subject });
+    let Ok(Trace(trace)) = Trace::from_request_parts(&mut parts, verifier).await;
+    parts.extensions.insert(Operator { subject: caller.subject, trace_id: trace.trace_id_hex() });
     Ok(Request::from_parts(parts, body))
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Operator {
-    type Rejection = Infallible;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        let operator = parts.extensions.get().cloned();
-        Ok(operator.unwrap_or_else(|| unreachable!("operators_only stands before every route")))
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        // `operators_only` stands before every route; a route without it fails closed.
+        let missing = || ApiError::forbidden("role_required", "this needs the role operator");
+        parts.extensions.get().cloned().ok_or_else(missing)
     }
 }

@@ -14,7 +14,7 @@ pub use self::look::{failure_groups, list, show};
 pub use self::plan::plan;
 
 /// A dead letter in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct DeadLetter {
     /// Its id; a UUIDv7.
     pub id: Uuid,
@@ -65,7 +65,7 @@ pub struct DeadLetter {
 }
 
 /// A dead letter with everything there is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct DeadLetterDetail {
     /// The letter.
     #[serde(flatten)]
@@ -81,7 +81,7 @@ pub struct DeadLetterDetail {
 }
 
 /// A payload beside the original.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Patch {
     /// The whole framed value.
     pub payload_base64: String,
@@ -94,7 +94,7 @@ pub struct Patch {
 }
 
 /// A letter's part in a replay.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct ReplayOfLetter {
     /// The replay.
     pub operation: Uuid,
@@ -107,7 +107,7 @@ pub struct ReplayOfLetter {
 }
 
 /// Dead letters that failed alike: same group, type, error class and normalised message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct FailureGroup {
     /// 16 hexadecimal digits over group, kind, error class and normalised message.
     pub failure_group: String,
@@ -132,7 +132,7 @@ pub struct FailureGroup {
 }
 
 /// What a replay of a selection would be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Plan {
     /// Letters.
     pub total: i64,
@@ -153,7 +153,7 @@ pub struct Plan {
 }
 
 /// Letters of a consumer group.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct GroupCount {
     /// The consumer group.
     pub group: String,
@@ -162,7 +162,7 @@ pub struct GroupCount {
 }
 
 /// Letters of a failure group.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct FailureGroupCount {
     /// See [`FailureGroup`].
     pub failure_group: String,
@@ -171,7 +171,7 @@ pub struct FailureGroupCount {
 }
 
 /// Letters of a key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct KeyCount {
     /// The key, when it is UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -41,7 +41,7 @@ pub trait DryRun: Send + Sync {
 pub type DryRunFuture<'a> = Pin<Box<dyn Future<Output = Result<Vec<Tried>, OperateError>> + Send + 'a>>;
 
 /// What became of a letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It would be handled. Nobody's interest counts as handled, without writes.
@@ -57,7 +57,7 @@ pub enum Outcome {
 }
 
 /// A letter that was tried.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Tried {
     /// The letter.
     pub id: Uuid,
@@ -77,7 +77,7 @@ pub struct Tried {
 }
 
 /// A row that would be written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Write {
     /// The table, with its schema unless that is `public`.
     pub table: String,
@@ -93,7 +93,7 @@ pub struct Write {
 }
 
 /// A message that would be said.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SaidDry {
     /// With prefix.
     pub topic: String,

@@ -22,7 +22,7 @@ pub const MESSAGE_IDS_MAX: usize = 200;
 const CLOCKS_DIFFER_MAX: TimeDelta = TimeDelta::hours(1);
 
 /// A story as this database knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Facts {
     /// What was said, in the order of saying; the first 500.
     pub outbox: Vec<Said>,
@@ -35,7 +35,7 @@ pub struct Facts {
 }
 
 /// An outbox row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct Said {
     /// Its place in the outbox.
     pub id: i64,
@@ -62,7 +62,7 @@ pub struct Said {
 }
 
 /// An inbox row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct Heard {
     /// The consumer group.
     pub group: String,

@@ -11,7 +11,7 @@ use super::{OperateError, Page, PageRequest, key_shown};
 const HELD_SHOWN_MAX: i64 = 500;
 
 /// A parked key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ParkedKey {
     /// The consumer group.
     pub group: String,
@@ -44,7 +44,7 @@ pub struct ParkedKey {
 }
 
 /// A parked key with the first 500 messages behind it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ParkedDetail {
     /// The key.
     #[serde(flatten)]
@@ -56,7 +56,7 @@ pub struct ParkedDetail {
 }
 
 /// A message that waits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct HeldMessage {
     /// `ce_id`.
     pub message_id: Option<Uuid>,

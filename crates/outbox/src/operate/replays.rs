@@ -58,7 +58,7 @@ impl NewReplay {
 }
 
 /// A replay.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Replay {
     /// Its id; a UUIDv7.
     pub id: Uuid,
@@ -79,6 +79,7 @@ pub struct Replay {
     /// Letters without an outcome: not sent yet, or without a verdict.
     pub remaining: i64,
     /// The selection.
+    #[schema(value_type = Object)]
     pub filter: Filter,
     /// Why.
     pub reason: String,

@@ -5,6 +5,8 @@ mod errors;
 mod openapi;
 pub mod orders;
 mod parse;
+pub mod saga_desk;
+pub mod timeline;
 
 use std::sync::Arc;
 
@@ -36,6 +38,7 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/api/v1/orders", post(orders::place).get(orders::list))
         .route("/api/v1/orders/{id}", get(orders::read))
+        .route("/api/v1/orders/{id}/timeline", get(timeline::read))
         .route("/api/v1/orders/{id}/cancel", post(orders::cancel))
         .with_state(state)
         .merge(waybill_http::openapi::route(document()))

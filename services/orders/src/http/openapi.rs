@@ -4,12 +4,14 @@ use utoipa::OpenApi;
 use waybill_http::openapi::Common;
 
 use super::bodies::{OrderBody, OrderLine, OrderStatus, PlaceOrderBody, PlaceOrderLine};
+use super::timeline::{Entry, Timeline, What};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Waybill orders", description = "Orders: placed, read, listed, cancelled."),
-    paths(super::orders::place, super::orders::list, super::orders::read, super::orders::cancel),
-    components(schemas(PlaceOrderBody, PlaceOrderLine, OrderBody, OrderLine, OrderStatus)),
+    paths(super::orders::place, super::orders::list, super::orders::read, super::orders::cancel,
+        super::timeline::read),
+    components(schemas(PlaceOrderBody, PlaceOrderLine, OrderBody, OrderLine, OrderStatus, Timeline, Entry, What)),
     modifiers(&Common)
 )]
 struct Document;

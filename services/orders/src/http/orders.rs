@@ -24,7 +24,7 @@ use crate::store;
 use crate::store::placement::Claim;
 
 /// The idempotency keys' name for [`place`].
-const PLACE_ENDPOINT: &str = "POST /api/v1/orders";
+pub(super) const PLACE_ENDPOINT: &str = "POST /api/v1/orders";
 
 /// Places an order.
 ///
@@ -136,13 +136,13 @@ pub(super) async fn cancel(
 }
 
 /// The order id of a path, which every later log line then carries.
-fn order_id(text: &str) -> Result<OrderId, ApiError> {
+pub(super) fn order_id(text: &str) -> Result<OrderId, ApiError> {
     let id: OrderId = text.parse().map_err(|error| ApiError::field("id", "invalid", format!("{error}")))?;
     record_correlation_id(id);
     Ok(id)
 }
 
-fn viewer(caller: &Caller) -> Result<Viewer, ApiError> {
+pub(super) fn viewer(caller: &Caller) -> Result<Viewer, ApiError> {
     Ok(match caller.role {
         Role::Customer => Viewer::Customer(CustomerId::from(caller.customer_id()?)),
         Role::Admin | Role::Operator => Viewer::Staff,

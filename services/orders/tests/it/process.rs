@@ -20,7 +20,7 @@ use crate::world::database;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn orders(database: &TestDatabase, tokens: &Tokens, prefix: &str) -> ProcessBuilder {
+pub(crate) fn orders(database: &TestDatabase, tokens: &Tokens, prefix: &str) -> ProcessBuilder {
     Process::named("waybill-orders")
         .env("DATABASE_URL", &database.url)
         .env("WAYBILL_JWKS", tokens.jwks_path().to_str().unwrap())
@@ -118,6 +118,10 @@ async fn every_mistake_in_the_configuration_is_named_at_once() {
         .env("WAYBILL_HTTP_ADDR", "8083")
         .env("WAYBILL_LOG_FORMAT", "xml")
         .env("WAYBILL_ORDERS_STEP_DEADLINE_MS", "soon")
+        .env("WAYBILL_OPERATOR_ADDR", "9083")
+        .env("WAYBILL_OUTBOX_UNPUBLISHED_MAX", "0")
+        .env("WAYBILL_RETRY_DELAYS_MS", "1,2,3,4")
+        .env("WAYBILL_FAULTS", "everything")
         .spawn();
     assert_eq!(process.wait_exit(PATIENCE).await, Some(2));
     let output = process.output();
@@ -127,6 +131,10 @@ async fn every_mistake_in_the_configuration_is_named_at_once() {
         "WAYBILL_HTTP_ADDR",
         "WAYBILL_LOG_FORMAT",
         "WAYBILL_ORDERS_STEP_DEADLINE_MS",
+        "WAYBILL_OPERATOR_ADDR",
+        "WAYBILL_OUTBOX_UNPUBLISHED_MAX",
+        "WAYBILL_RETRY_DELAYS_MS",
+        "WAYBILL_FAULTS",
     ];
     for variable in all {
         assert!(output.contains(variable), "{variable} is not named:\n{output}");

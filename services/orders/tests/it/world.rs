@@ -96,6 +96,7 @@ impl World {
             sagas: Sagas::new(patience),
             clock: Arc::new(SystemClock),
             topic_prefix: "".into(),
+            prices: Arc::default(),
         };
         let tokens = Tokens::new();
         let jwks = tokens.jwks_path().to_str().unwrap().to_owned();

@@ -97,7 +97,7 @@ pub(super) async fn step(
     if let Some((state, why)) = end(&running, &counts) {
         ended_in_tx(&mut tx, id, state, why.as_deref()).await?;
         tx.commit().await?;
-        tracing::info!(replay = %id, state, why, "a replay ended");
+        tell(id, state, why.as_deref());
         return Ok(Stepped::Waits);
     }
     let Some((ramp_step, left)) = turn(&running, &counts) else { return Ok(Stepped::Waits) };
@@ -115,6 +115,7 @@ pub(super) async fn step(
                 // What was sent before in this transaction is sent; the rest waits for the operator.
                 ended_in_tx(&mut tx, id, "stopped", Some(&why)).await?;
                 tx.commit().await?;
+                tell(id, "stopped", Some(&why));
                 return Ok(Stepped::Waits);
             }
         }
@@ -133,6 +134,14 @@ pub(super) async fn step(
     .await?;
     tx.commit().await?;
     Ok(if sent > 0 { Stepped::Sent } else { Stepped::Waits })
+}
+
+fn tell(id: Uuid, state: &str, why: Option<&str>) {
+    if state == "stopped" {
+        tracing::warn!(replay = %id, why, "a replay stopped: look at what failed, then resume or cancel it");
+    } else {
+        tracing::info!(replay = %id, state, why, "a replay ended");
+    }
 }
 
 async fn counts(conn: &mut PgConnection, id: Uuid) -> Result<Counts, sqlx::Error> {
