@@ -8,5 +8,7 @@ mod inbox;
 mod kafka;
 mod ledger;
 mod partitions;
+mod republish;
+mod retention;
 mod retry;
 mod retry_model;

@@ -1,0 +1,104 @@
+//! Republishing: the same messages with the same ids, in the same order per key, or nothing at all.
+
+use chrono::{Duration, Utc};
+use sqlx::PgPool;
+use uuid::Uuid;
+use waybill_outbox::republish::{RepublishError, Selection, apply, plan};
+use waybill_outbox::status::{self, StatusError};
+
+use crate::ledger;
+
+type Row = (Uuid, String, Option<Vec<u8>>, String, Option<Vec<u8>>);
+
+async fn rows(pool: &PgPool, after: i64) -> Vec<Row> {
+    let read = "select message_id, topic, key, headers::text, payload from outbox where id > $1 order by id";
+    sqlx::query_as(read).bind(after).fetch_all(pool).await.unwrap()
+}
+
+/// Two topics, three keys, a tombstone and a row without a key among them.
+async fn append(pool: &PgPool, count: i32) {
+    let append = "select outbox_append(array_agg(gen_random_uuid()), array_agg('topic' || n % 2),
+            array_agg(case when n % 7 > 0 then convert_to('k' || n % 3, 'UTF8') end),
+            array_agg(format('{\"ce_sequence\":  \"%s\"}', n)),
+            array_agg(case when n % 5 > 0 then convert_to(repeat('x', n), 'UTF8') end))
+        from generate_series(1, $1) n";
+    sqlx::query(append).bind(count).execute(pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_range_is_appended_anew_unchanged_and_in_order() {
+    let database = ledger::database("republish").await;
+    let pool = &database.pool;
+    append(pool, 40).await;
+    let before = rows(pool, 0).await;
+    let chosen = Selection::Ids { from: 11, to: 30 };
+    let mut tx = pool.begin().await.unwrap();
+    let planned = plan(&mut tx, &chosen, 1_000).await.unwrap();
+    assert_eq!((planned.rows, planned.applied, planned.topics.len()), (20, false, 2));
+    assert_eq!((planned.topics[0].topic.as_str(), planned.topics[0].rows), ("topic0", 10));
+    assert_eq!(rows(pool, 40).await, [], "a plan changes nothing");
+    let applied = apply(&mut tx, &chosen, 1_000).await.unwrap();
+    assert_eq!((applied.rows, applied.first_at, applied.applied), (20, planned.first_at, true));
+    tx.commit().await.unwrap();
+    assert_eq!(rows(pool, 40).await, before[10..30], "ids, topics, keys, headers and payloads, in order");
+    // Messages that are there twice are taken once.
+    let mut connection = pool.acquire().await.unwrap();
+    let all = Selection::Time { from: Utc::now() - Duration::days(1), to: Utc::now() + Duration::days(1) };
+    assert_eq!(apply(&mut connection, &all, 1_000).await.unwrap().rows, 40);
+    assert_eq!(rows(pool, 60).await, before);
+}
+
+#[tokio::test]
+async fn single_messages_are_chosen_by_their_ids() {
+    let database = ledger::database("republish_ids").await;
+    let pool = &database.pool;
+    append(pool, 10).await;
+    let before = rows(pool, 0).await;
+    let mut connection = pool.acquire().await.unwrap();
+    let chosen = Selection::Messages(vec![before[7].0, before[2].0, Uuid::nil()]);
+    assert_eq!(apply(&mut connection, &chosen, 10).await.unwrap().rows, 2);
+    assert_eq!(rows(pool, 10).await, [before[2].clone(), before[7].clone()]);
+    let nothing = plan(&mut connection, &Selection::Messages(vec![]), 10).await.unwrap();
+    assert_eq!((nothing.rows, nothing.first_at), (0, None));
+}
+
+#[tokio::test]
+async fn too_many_rows_are_refused_whole() {
+    let database = ledger::database("republish_many").await;
+    let pool = &database.pool;
+    append(pool, 11).await;
+    let mut connection = pool.acquire().await.unwrap();
+    let chosen = Selection::Ids { from: 1, to: i64::MAX };
+    let refused = apply(&mut connection, &chosen, 10).await.unwrap_err();
+    assert!(matches!(refused, RepublishError::TooMany { rows_max: 10 }), "{refused:?}");
+    assert!(matches!(plan(&mut connection, &chosen, 0).await, Err(RepublishError::BadLimit(0))));
+    assert_eq!(rows(pool, 11).await, []);
+    assert_eq!(apply(&mut connection, &chosen, 11).await.unwrap().rows, 11);
+}
+
+#[tokio::test]
+async fn the_status_tells_what_waits() {
+    let database = ledger::database("status").await;
+    let pool = &database.pool;
+    let mut connection = pool.acquire().await.unwrap();
+    let empty = status::read(&mut connection, status::RELAY_DEFAULT).await.unwrap();
+    assert_eq!((empty.unpublished_rows, empty.oldest_unpublished_at), (Some(0), None));
+    assert_eq!((empty.relay.position_from.as_str(), empty.relay.owner.clone()), ("1:1:", None));
+    append(pool, 10).await;
+    let waiting = status::read(&mut connection, status::RELAY_DEFAULT).await.unwrap();
+    assert_eq!(waiting.unpublished_rows, Some(10));
+    assert!(waiting.oldest_unpublished_at.is_some());
+    assert!(waiting.partitions.iter().any(|partition| !partition.published));
+    // Inside a round, up to the fourth row.
+    let inside = "update outbox_relay set position_to = pg_current_snapshot(), position_id = 4";
+    sqlx::raw_sql(inside).execute(pool).await.unwrap();
+    let inside = status::read(&mut connection, status::RELAY_DEFAULT).await.unwrap();
+    assert_eq!(inside.unpublished_rows, Some(6));
+    let after = "update outbox_relay set position_from = pg_current_snapshot(), position_to = null";
+    sqlx::raw_sql(after).execute(pool).await.unwrap();
+    let after = status::read(&mut connection, status::RELAY_DEFAULT).await.unwrap();
+    assert_eq!((after.unpublished_rows, after.oldest_unpublished_at), (Some(0), None));
+    assert!(after.partitions.iter().all(|partition| partition.published));
+    let none = status::read(&mut connection, "nobody").await.unwrap_err();
+    assert!(matches!(none, StatusError::NoRelay(_)));
+}

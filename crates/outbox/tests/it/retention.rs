@@ -1,0 +1,182 @@
+//! Retention: a day goes when every relay has published it and its time is over; nothing unpublished ever goes.
+
+use std::time::Duration;
+
+use chrono::{Days, Utc};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
+use uuid::{NoContext, Timestamp, Uuid};
+use waybill_outbox::status;
+use waybill_outbox::upkeep::{self, Dropped, Retention};
+
+use crate::ledger;
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// The day of these tests: long past every retention.
+const OLD_DAY: &str = "outbox_20200101";
+
+async fn run(pool: &PgPool, sql: &'static str) {
+    sqlx::raw_sql(sql).execute(pool).await.unwrap();
+}
+
+async fn with_old_day(hint: &str) -> waybill_testkit::TestDatabase {
+    let database = ledger::database(hint).await;
+    run(
+        &database.pool,
+        "create table outbox_20200101 (like outbox including defaults including constraints);
+         alter table outbox attach partition outbox_20200101
+             for values from ('2020-01-01 00:00+00') to ('2020-01-02 00:00+00')",
+    )
+    .await;
+    database
+}
+
+/// As a transaction does that began on the old day.
+const APPEND_OLD: &str = "insert into outbox (message_id, topic, key, headers, created_at)
+    values (gen_random_uuid(), 'a', 'k', '{}', '2020-01-01 12:00+00')";
+const APPEND_NOW: &str = "insert into outbox (message_id, topic, key, headers)
+    values (gen_random_uuid(), 'a', 'k', '{}')";
+/// As a relay does that has published all it sees.
+const PUBLISH: &str = "update outbox_relay set position_from = pg_current_snapshot() where name = 'default'";
+
+async fn drop_old(pool: &PgPool) -> Dropped {
+    upkeep::drop_old(pool, Retention::default()).await.unwrap()
+}
+
+async fn published(pool: &PgPool) -> bool {
+    let mut connection = pool.acquire().await.unwrap();
+    let status = status::read(&mut connection, status::RELAY_DEFAULT).await.unwrap();
+    status.partitions.iter().find(|partition| partition.name == OLD_DAY).unwrap().published
+}
+
+#[tokio::test]
+async fn a_day_goes_when_every_relay_has_published_it() {
+    let database = with_old_day("retention").await;
+    let pool = &database.pool;
+    run(pool, APPEND_OLD).await;
+    run(pool, "insert into outbox_relay (name) values ('second')").await;
+    let waits = Dropped { unpublished: vec![OLD_DAY.to_owned()], ..Dropped::default() };
+    assert_eq!(drop_old(pool).await, waits, "no relay has published it");
+    run(pool, PUBLISH).await;
+    assert_eq!(drop_old(pool).await, waits, "one of two has");
+    run(pool, "update outbox_relay set position_from = pg_current_snapshot() where name = 'second'").await;
+    assert!(published(pool).await);
+    let longer = Retention { outbox: 3_650 * DAY, inbox: 3_650 * DAY };
+    assert_eq!(upkeep::drop_old(pool, longer).await.unwrap(), Dropped::default(), "its time is not over");
+    run(pool, "delete from outbox_relay").await;
+    assert_eq!(drop_old(pool).await, waits, "without a relay nothing counts as published");
+    run(pool, "insert into outbox_relay (name, position_from) values ('default', pg_current_snapshot())")
+        .await;
+    assert_eq!(drop_old(pool).await.partitions, [OLD_DAY]);
+    assert_eq!(drop_old(pool).await, Dropped::default(), "harmless to repeat");
+}
+
+#[tokio::test]
+async fn a_row_committed_late_into_an_old_day_keeps_it() {
+    let database = with_old_day("late_row").await;
+    let pool = &database.pool;
+    let mut late = pool.begin().await.unwrap();
+    sqlx::query(APPEND_OLD).execute(&mut *late).await.unwrap();
+    // The relay goes on past the open transaction: its row belongs to a later round.
+    run(pool, PUBLISH).await;
+    assert!(published(pool).await, "nobody sees the row yet");
+    let busy = drop_old(pool).await;
+    assert!(busy.busy && busy.partitions.is_empty(), "who may still commit is waited for: {busy:?}");
+    run(pool, APPEND_NOW).await;
+    late.commit().await.unwrap();
+    assert_eq!(drop_old(pool).await.unpublished, [OLD_DAY], "committed, and after the relay's position");
+    run(pool, PUBLISH).await;
+    assert_eq!(drop_old(pool).await.partitions, [OLD_DAY]);
+    assert_eq!(ledger::count(pool, "outbox").await, 1);
+}
+
+#[tokio::test]
+async fn a_row_in_a_prepared_transaction_keeps_its_day() {
+    let database = with_old_day("prepared").await;
+    let pool = &database.pool;
+    let mut connection = PgConnection::connect(&database.url).await.unwrap();
+    let name = format!("p{}", Uuid::now_v7().simple());
+    let prepare = format!("begin; {APPEND_OLD}; prepare transaction '{name}'");
+    if sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut connection).await.is_err() {
+        return; // The server has max_prepared_transactions = 0.
+    }
+    run(pool, PUBLISH).await;
+    assert!(drop_old(pool).await.busy);
+    let commit = AssertSqlSafe(format!("commit prepared '{name}'"));
+    connection.close().await.unwrap();
+    sqlx::raw_sql(commit).execute(pool).await.unwrap();
+    assert_eq!(drop_old(pool).await.unpublished, [OLD_DAY]);
+}
+
+#[tokio::test]
+async fn who_waits_for_the_drop_gives_way_to_appends() {
+    let database = with_old_day("gives_way").await;
+    let pool = database.pool.clone();
+    run(&pool, PUBLISH).await;
+    let mut reader = pool.begin().await.unwrap();
+    sqlx::query("select count(*) from outbox").execute(&mut *reader).await.unwrap();
+    let dropping = tokio::spawn({
+        let pool = pool.clone();
+        async move { drop_old(&pool).await }
+    });
+    // Whoever comes while it waits is held up by its bound at most: the server itself would refuse after a second.
+    let mut writer = PgConnection::connect(&database.url).await.unwrap();
+    sqlx::query("set lock_timeout = '1s'").execute(&mut writer).await.unwrap();
+    while !dropping.is_finished() {
+        sqlx::query(APPEND_NOW).execute(&mut writer).await.unwrap();
+    }
+    assert!(dropping.await.unwrap().busy);
+    reader.commit().await.unwrap();
+    assert_eq!(drop_old(&pool).await.partitions, [OLD_DAY]);
+}
+
+#[tokio::test]
+async fn rows_and_positions_of_another_cluster_keep_every_day() {
+    let database = with_old_day("foreign").await;
+    let pool = &database.pool;
+    run(pool, APPEND_OLD).await;
+    run(pool, "update outbox_relay set position_from = '4000000000:4000000000:'").await;
+    assert_eq!(drop_old(pool).await.unpublished, [OLD_DAY], "a position from the future sees everything");
+    run(pool, PUBLISH).await;
+    run(pool, "update outbox set xid = '4000000000'").await;
+    assert_eq!(drop_old(pool).await.unpublished, [OLD_DAY], "a transaction this server has not had");
+}
+
+#[tokio::test]
+async fn dropping_needs_read_committed() {
+    let database = with_old_day("isolation").await;
+    let mut connection = PgConnection::connect(&database.url).await.unwrap();
+    let sql = "begin isolation level repeatable read; select outbox_partition_drop()";
+    let error = sqlx::raw_sql(sql).execute(&mut connection).await.unwrap_err();
+    assert_eq!(error.as_database_error().unwrap().code().unwrap(), "25000");
+}
+
+#[tokio::test]
+async fn the_inbox_forgets_days_and_strays_after_their_time() {
+    let database = ledger::database("inbox_retention").await;
+    let pool = &database.pool;
+    run(
+        pool,
+        "do $$ declare day date := current_date - 20; begin
+            execute format('create table inbox_old (like inbox including defaults)');
+            execute format('alter table inbox attach partition inbox_old for values from (%L) to (%L)',
+                           inbox_day_bound(day), inbox_day_bound(day + 1));
+         end $$",
+    )
+    .await;
+    let id_of = |days| {
+        let time = Utc::now() - Days::new(days);
+        Uuid::new_v7(Timestamp::from_unix(NoContext, time.timestamp() as u64, 0))
+    };
+    let take = "insert into inbox (consumer_group, message_id, received_at) values ('g', $1, $2)";
+    for (id, days_ago) in [(id_of(20), 20), (id_of(0), 0), (Uuid::nil(), 20), (Uuid::max(), 1)] {
+        let at = Utc::now() - Days::new(days_ago);
+        sqlx::query(take).bind(id).bind(at).execute(pool).await.unwrap();
+    }
+    let dropped = drop_old(pool).await;
+    assert_eq!((dropped.partitions, dropped.strays), (vec!["inbox_old".to_owned()], 1));
+    let left: Vec<Uuid> =
+        sqlx::query_scalar("select message_id from inbox order by 1").fetch_all(pool).await.unwrap();
+    assert_eq!((left.len(), left[1]), (2, Uuid::max()));
+    assert_eq!(drop_old(pool).await, Dropped::default());
+    assert_eq!(upkeep::make(pool).await.unwrap(), 0, "what is dropped is not made again");
+}
