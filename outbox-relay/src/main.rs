@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Parser;
-use outbox_relay::config::Config;
+use outbox_relay::config::Source;
 use outbox_relay::run;
 use waybill_runtime::config::exit_on_mistakes;
 use waybill_runtime::lifecycle::Shutdown;
@@ -25,14 +25,15 @@ struct Arguments {
 #[tokio::main]
 async fn main() {
     let arguments = Arguments::parse();
-    let config = exit_on_mistakes(Config::read(std::env::vars(), arguments.config.as_deref()));
+    let source = Source::new(std::env::vars(), arguments.config.as_deref());
+    let config = exit_on_mistakes(source.read());
     if arguments.check_config {
         // Nobody reads standard output: the exit code still tells.
         let _unread = write!(std::io::stdout(), "{config}");
         return;
     }
     logs::init(run::NAME, config.log_format.parse().unwrap_or_default(), &config.log_filter);
-    let code = match run::run(config, Shutdown::on_signals()).await {
+    let code = match run::run(config, source, Shutdown::on_signals()).await {
         Ok(reason) => reason.code(),
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "the relay could not start");

@@ -3,6 +3,19 @@
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use waybill_telemetry::metrics::{SIZE_BUCKETS, counter_vec, gauge_vec, histogram_vec, int_gauge_vec};
 
+use crate::status::FaultKind;
+
+/// Gauges with the database's label alone, without their prefix.
+const GAUGES: [&str; 4] = ["backlog_rows", "in_flight_rows", "lease_held", "position_lag_transactions"];
+/// Counters with the database's label alone, without their prefix.
+const COUNTERS: [&str; 5] = [
+    "published_rows_total",
+    "published_bytes_total",
+    "produce_errors_total",
+    "leases_total",
+    "positions_stored_total",
+];
+
 /// The metrics of one database, its label already applied.
 #[derive(Clone)]
 pub struct Metrics {
@@ -86,6 +99,38 @@ impl Metrics {
         }
     }
 
+    /// Removes all of the database of this name, so that nobody is warned of what is served no more.
+    pub fn forget(database: &str) {
+        // Their descriptions are those of the first call.
+        let label = &[database];
+        let forget_gauge = |name: &str| {
+            let _absent =
+                int_gauge_vec(&format!("outbox_relay_{name}"), "", &["database"]).remove_label_values(label);
+        };
+        let forget_counter = |name: &str| {
+            let _absent =
+                counter_vec(&format!("outbox_relay_{name}"), "", &["database"]).remove_label_values(label);
+        };
+        for name in GAUGES {
+            forget_gauge(name);
+        }
+        for name in COUNTERS {
+            forget_counter(name);
+        }
+        let _absent = gauge_vec("outbox_relay_oldest_unpublished_age_seconds", "", &["database"])
+            .remove_label_values(label);
+        let _absent = histogram_vec("outbox_relay_piece_rows", "", &["database"], SIZE_BUCKETS)
+            .remove_label_values(label);
+        let rounds = counter_vec("outbox_relay_rounds_total", "", &["database", "size"]);
+        for size in ["empty", "small", "large"] {
+            let _absent = rounds.remove_label_values(&[database, size]);
+        }
+        let faults = int_gauge_vec("outbox_relay_fault", "", &["database", "kind"]);
+        for kind in FaultKind::ALL {
+            let _absent = faults.remove_label_values(&[database, kind.name()]);
+        }
+    }
+
     /// A round began: `empty`, `small` or `large`.
     pub fn round(&self, size: &str) {
         self.rounds.with_label_values(&[self.database.as_str(), size]).inc();
@@ -94,5 +139,23 @@ impl Metrics {
     /// A fault of this kind is there, or gone.
     pub fn fault(&self, kind: &str, present: bool) {
         self.faults.with_label_values(&[self.database.as_str(), kind]).set(i64::from(present));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_of_a_forgotten_database() {
+        let metrics = Metrics::of("forgotten");
+        metrics.round("small");
+        for kind in FaultKind::ALL {
+            metrics.fault(kind.name(), true);
+        }
+        assert!(waybill_telemetry::metrics::render().contains("forgotten"));
+        Metrics::forget("forgotten");
+        let left = waybill_telemetry::metrics::render();
+        assert!(!left.contains("forgotten"), "{left}");
     }
 }

@@ -22,6 +22,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long one look at the dependencies serves every asker: asking often must not load them.
 const REPORT_AGE_MAX: Duration = Duration::from_secs(1);
 
+type Checks = Arc<dyn Fn() -> Vec<(String, Result<(), String>)> + Send + Sync>;
 type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// What a process tells of itself; give it to [`router`].
@@ -31,6 +32,7 @@ pub struct Health {
     version: &'static str,
     started: Instant,
     checks: Vec<(&'static str, Check)>,
+    changing: Option<Checks>,
     last: Arc<Mutex<Option<(Instant, Readiness)>>>,
 }
 
@@ -57,7 +59,7 @@ pub struct Readiness {
     /// `ready` or `unavailable`.
     pub status: &'static str,
     /// Each dependency by name.
-    pub dependencies: BTreeMap<&'static str, Dependency>,
+    pub dependencies: BTreeMap<String, Dependency>,
 }
 
 /// One dependency of [`Readiness`].
@@ -74,7 +76,8 @@ impl Health {
     /// A process without dependencies, started now.
     #[must_use]
     pub fn new(service: &'static str, version: &'static str) -> Self {
-        Self { service, version, started: Instant::now(), checks: Vec::new(), last: Arc::default() }
+        let checks = Vec::new();
+        Self { service, version, started: Instant::now(), checks, changing: None, last: Arc::default() }
     }
 
     /// One dependency: `check` answers why it is away. It gets one second, at most once a second.
@@ -85,6 +88,16 @@ impl Health {
         Fut: Future<Output = Result<(), String>> + Send + 'static,
     {
         self.checks.push((name, Arc::new(move || Box::pin(check()))));
+        self
+    }
+
+    /// Dependencies that come and go: `list` answers, at once, which there are now and why each is away.
+    #[must_use]
+    pub fn checks(
+        mut self,
+        list: impl Fn() -> Vec<(String, Result<(), String>)> + Send + Sync + 'static,
+    ) -> Self {
+        self.changing = Some(Arc::new(list));
         self
     }
 
@@ -106,8 +119,11 @@ impl Health {
         {
             return readiness.clone();
         }
-        let looks = self.checks.iter().map(|(name, check)| async move { (*name, look(check).await) });
-        let dependencies: BTreeMap<_, _> = join_all(looks).await.into_iter().collect();
+        let looks =
+            self.checks.iter().map(|(name, check)| async move { ((*name).to_owned(), look(check).await) });
+        let mut dependencies: BTreeMap<_, _> = join_all(looks).await.into_iter().collect();
+        let changing = self.changing.as_ref().map(|list| list()).unwrap_or_default();
+        dependencies.extend(changing.into_iter().map(|(name, answer)| (name, Dependency::of(answer.err()))));
         let ready = dependencies.values().all(|dependency| dependency.status == "up");
         let readiness = Readiness { status: if ready { "ready" } else { "unavailable" }, dependencies };
         *last = Some((Instant::now(), readiness.clone()));
@@ -145,7 +161,13 @@ async fn look(check: &Check) -> Dependency {
         Ok(answer) => answer.err(),
         Err(_) => Some(format!("no answer after {} ms", CHECK_TIMEOUT.as_millis())),
     };
-    Dependency { status: if why.is_none() { "up" } else { "down" }, error: why }
+    Dependency::of(why)
+}
+
+impl Dependency {
+    fn of(why: Option<String>) -> Self {
+        Self { status: if why.is_none() { "up" } else { "down" }, error: why }
+    }
 }
 
 /// `VmRSS` of /proc/self/status, which the kernel gives in KiB whatever its page size.

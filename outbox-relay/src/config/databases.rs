@@ -24,7 +24,15 @@ pub struct Database {
     pub options: PgConnectOptions,
     /// The row of `outbox_relay` that holds its position.
     pub relay: String,
+    /// The whole URL, to see whether it changed; never shown.
+    url: String,
     shown: String,
+}
+
+impl PartialEq for Database {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, &self.url, &self.relay) == (&other.name, &other.url, &other.relay)
+    }
 }
 
 impl fmt::Debug for Database {
@@ -104,7 +112,7 @@ fn database(env: &mut Environment, entry: DatabaseEntry) -> Option<Database> {
     match super::options(&entry.url) {
         Ok(options) if name_is_good => {
             let relay = entry.relay.unwrap_or_else(|| RELAY_DEFAULT.to_owned());
-            Some(Database { name: entry.name, options, relay, shown })
+            Some(Database { name: entry.name, options, relay, url: entry.url, shown })
         }
         Ok(_) => None,
         Err(error) => {

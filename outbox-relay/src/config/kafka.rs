@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rdkafka::config::ClientConfig;
 use waybill_messaging::config::producer;
+use waybill_messaging::security::Security;
 use waybill_runtime::config::Environment;
 
 use super::Tuning;
@@ -54,6 +55,7 @@ pub(super) fn read(
         .set("queue.buffering.max.messages", queue_rows.to_string())
         .set("queue.buffering.max.kbytes", queue_kib.min(2_097_151).to_string())
         .set("topic.metadata.propagation.max.ms", TOPIC_WAIT_MS.to_string());
+    Security::read(env).apply(&mut config);
     let mut all = properties.clone();
     all.extend(from_variable(env));
     for (name, value) in all {

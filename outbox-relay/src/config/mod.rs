@@ -17,8 +17,10 @@ use crate::store::Bounds;
 mod databases;
 mod file;
 mod kafka;
+mod source;
 
 pub use databases::Database;
+pub use source::Source;
 
 /// Where the relay listens unless told otherwise.
 const HTTP_ADDR_DEFAULT: &str = "127.0.0.1:9100";
@@ -53,7 +55,7 @@ pub struct Tuning {
     pub in_flight: Limits,
     /// Longest pause between two polls that find nothing.
     pub poll_idle_max: Duration,
-    /// Pause after a poll that found a few rows: a millisecond of latency for many times fewer polls.
+    /// Longest pause after a poll that found a few rows; it is reached while every poll finds some.
     pub poll_busy_pause: Duration,
     /// How long a lease lasts without renewal.
     pub lease: Duration,
@@ -75,11 +77,7 @@ impl Config {
         variables: impl IntoIterator<Item = (String, String)>,
         file: Option<&Path>,
     ) -> Result<Self, ConfigError> {
-        let variables: Vec<(String, String)> =
-            variables.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect();
-        let named =
-            variables.iter().find(|(name, _)| name == "OUTBOX_RELAY_CONFIG").map(|(_, path)| path.into());
-        let path = file.map(Path::to_path_buf).or(named);
+        let (variables, path) = Source::new(variables, file).into_parts();
         let (from_file, mistake) = match path.map(|path| file::File::read(&path)) {
             None => (file::File::default(), None),
             Some(Ok(from_file)) => (from_file, None),
@@ -88,7 +86,7 @@ impl Config {
         // The environment's values come later and win.
         let mut env = Environment::from_map(from_file.variables().into_iter().chain(variables));
         if let Some(mistake) = mistake {
-            env.mistake("OUTBOX_RELAY_CONFIG", mistake);
+            env.mistake(source::FILE_VARIABLE, mistake);
         }
         let config = Self {
             http_addr: read_http_addr(&mut env, HTTP_ADDR_DEFAULT),
@@ -102,6 +100,16 @@ impl Config {
         };
         let kafka = kafka::read(&mut env, &from_file.kafka.properties, &config.tuning);
         env.finish().map(|()| Self { kafka, ..config })
+    }
+
+    /// Whether anything but the list of databases differs (secrets are not compared).
+    #[must_use]
+    pub fn differs_besides_databases(&self, other: &Self) -> bool {
+        let settings = |config: &Self| {
+            let text = (config.log_format.clone(), config.log_filter.clone());
+            (config.http_addr, text, config.shutdown_timeout, config.tuning)
+        };
+        settings(self) != settings(other) || self.kafka.config_map() != other.kafka.config_map()
     }
 }
 
@@ -129,7 +137,7 @@ fn read_owner(env: &mut Environment) -> String {
 fn read_tuning(env: &mut Environment) -> Tuning {
     let mut millis = |name, default, range| Duration::from_millis(env.parsed_in(name, default, range));
     let poll_idle_max = millis("OUTBOX_RELAY_POLL_IDLE_MS_MAX", 25, 1..=60_000);
-    let poll_busy_pause = millis("OUTBOX_RELAY_POLL_BUSY_PAUSE_MS", 1, 0..=1_000);
+    let poll_busy_pause = millis("OUTBOX_RELAY_POLL_BUSY_PAUSE_MS", 16, 0..=1_000);
     let lease = millis("OUTBOX_RELAY_LEASE_MS", 10_000, 500..=600_000);
     let position_interval = millis("OUTBOX_RELAY_POSITION_INTERVAL_MS", 1_000, 10..=60_000);
     let statement_timeout = millis("OUTBOX_RELAY_STATEMENT_TIMEOUT_MS", 120_000, 1_000..=3_600_000);

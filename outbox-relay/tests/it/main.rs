@@ -8,12 +8,16 @@
 
 mod audit;
 mod crash;
+mod examples;
 mod faults;
 mod lease;
 mod model;
 mod plans;
 mod privileges;
+mod reload;
 mod restore;
+mod retention;
 mod rounds;
+mod secure;
 mod setup;
 mod writers;
