@@ -2,7 +2,7 @@
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::instance::Instance;
@@ -31,17 +31,29 @@ pub(crate) struct BenchArgs {
 enum What {
     /// One order's whole path: statements, round trips, WAL, orders per second, latency.
     Spine,
-    /// The relay alone, against the broker's own limit.
+    /// The relay alone, against the broker's own limit; `-- debezium` against Debezium.
     Relay,
+    /// A consumer's transactions: batches, repeats, failing messages, beside pgbench.
+    Consumer,
 }
+
+impl What {
+    /// The package and the name of a benchmark that is cargo's; none for a program of its own.
+    fn cargos(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Spine => None,
+            Self::Relay => Some(("outbox-relay", "relay")),
+            Self::Consumer => Some(("waybill-outbox", "consumer")),
+        }
+    }
+}
+
+/// An argument of the relay's benchmark that needs logical decoding.
+const PEER: &str = "debezium";
 
 /// Builds, starts the servers, measures, stops them; ends as the measuring program ends.
 pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     let layout = Layout::find()?;
-    if args.what == What::Relay {
-        let there = layout.root.join("outbox-relay/benches").is_dir();
-        ensure!(there, "the relay has no benchmark yet: outbox-relay/benches does not exist");
-    }
     let instance = Instance::new(layout.root.join("target/bench-servers"));
     let Some(_owned) = instance.own()? else {
         bail!(
@@ -71,7 +83,8 @@ fn measure(context: Context<'_>, args: &BenchArgs) -> Result<ExitCode> {
     say::progress("building release programs (the first time takes minutes) ...");
     run::tool(&mut build(context.layout, args.what), context.stop)
         .context("could not build the benchmark")?;
-    let addresses = servers::start(context, &sources, Tuning::Benchmarks)?;
+    let tuning = if args.args.iter().any(|arg| arg == PEER) { Tuning::Peers } else { Tuning::Benchmarks };
+    let addresses = servers::start(context, &sources, tuning)?;
     context.board.change(|state| state.phase = Phase::Ready)?;
     say::progress("measuring: leave the machine alone meanwhile");
     let status = run::status(&mut program(context.layout, args, &addresses), context.stop)?;
@@ -83,26 +96,26 @@ fn measure(context: Context<'_>, args: &BenchArgs) -> Result<ExitCode> {
 /// benchmark has its programs built.
 fn build(layout: &Layout, what: What) -> Command {
     let mut cargo = binaries::cargo(layout);
-    match what {
-        What::Spine => {
+    match what.cargos() {
+        None => {
             cargo.args(["build", "--release", "--bins", "--package", "waybill-bench"]);
             for package in binaries::PACKAGES {
                 cargo.args(["--package", package]);
             }
         }
-        What::Relay => {
-            cargo.args(["bench", "--no-run", "--package", "outbox-relay", "--benches"]);
+        Some((package, name)) => {
+            cargo.args(["bench", "--no-run", "--package", package, "--bench", name]);
         }
     }
     cargo
 }
 
 fn program(layout: &Layout, args: &BenchArgs, addresses: &Addresses) -> Command {
-    let mut command = match args.what {
-        What::Spine => Command::new(binaries::path(layout, "spine", true)),
-        What::Relay => {
+    let mut command = match args.what.cargos() {
+        None => Command::new(binaries::path(layout, "spine", true)),
+        Some((package, name)) => {
             let mut cargo = binaries::cargo(layout);
-            cargo.args(["bench", "--quiet", "--package", "outbox-relay", "--benches", "--"]);
+            cargo.args(["bench", "--quiet", "--package", package, "--bench", name, "--"]);
             cargo
         }
     };

@@ -64,3 +64,28 @@ fn send(producer: &ThreadedProducer<Counting>, topic: &str, record: &Record) -> 
         Err((error, _)) => panic!("the bare producer: {error}"),
     }
 }
+
+/// Median milliseconds from sending one record to its acknowledgement, one after the other.
+pub(crate) fn single_ms(topic: &str, tries: usize) -> f64 {
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let mut config = waybill_messaging::config::producer(&kafka_bootstrap(), "bare");
+    config.set("linger.ms", "0");
+    let producer =
+        ThreadedProducer::from_config_and_context(&config, Counting(Arc::clone(&acknowledged))).unwrap();
+    let record = Record {
+        key: b"single".to_vec(),
+        headers: vec![(crate::topic::TRANSACTION_HEADER.to_owned(), "single".to_owned())],
+        payload: vec![7; 200],
+        timestamp_ms: 1,
+    };
+    let mut times = Vec::new();
+    for number in 1..=tries as u64 {
+        let started = Instant::now();
+        assert!(send(&producer, topic, &record), "one record alone fills no queue");
+        while acknowledged.load(Ordering::Acquire) < number {
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        times.push(started.elapsed().as_secs_f64() * 1e3);
+    }
+    crate::findings::quantile(&mut times, 0.5)
+}

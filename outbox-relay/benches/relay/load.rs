@@ -51,3 +51,28 @@ pub(crate) async fn read(pool: &PgPool) -> Vec<Record> {
     };
     rows.iter().map(record).collect()
 }
+
+/// Statements that append rows of one transaction: topic, the transaction's name, payload bytes, rows. The name is in
+/// a header of every record.
+pub(crate) const APPEND: &str = "
+    select outbox_append(array_agg(id), array_agg($1), array_agg(convert_to($2 || '-' || n, 'UTF8')),
+        array_agg(json_build_object('ce_id', id, 'transaction', $2)::text),
+        array_agg(convert_to(repeat('x', $3), 'UTF8')))
+    from (select n, gen_random_uuid() as id from generate_series(1, $4::bigint) as n) as row";
+/// The same into the peer's table.
+pub(crate) const APPEND_FOR_PEER: &str = "
+    insert into peer_outbox (id, aggregatetype, aggregateid, type, payload)
+    select gen_random_uuid(), $1, $2 || '-' || n, $2, convert_to(repeat('x', $3), 'UTF8')
+    from generate_series(1, $4::bigint) as n";
+
+/// One transaction by one of these statements.
+pub(crate) async fn transaction(
+    pool: &PgPool,
+    statement: &'static str,
+    topic: &str,
+    name: &str,
+    rows: i64,
+    bytes: i32,
+) {
+    sqlx::query(statement).bind(topic).bind(name).bind(bytes).bind(rows).execute(pool).await.unwrap();
+}

@@ -29,6 +29,8 @@ pub(crate) enum Tuning {
     Tests,
     /// As in development, with statements counted.
     Benchmarks,
+    /// As for benchmarks, for a peer that reads the WAL by logical decoding.
+    Peers,
 }
 
 impl Tuning {
@@ -50,6 +52,7 @@ impl Tuning {
             Self::Development => &["max_connections=200"],
             Self::Tests => &["max_connections=400", "fsync=off", "full_page_writes=off"],
             Self::Benchmarks => &["max_connections=200", "shared_preload_libraries=pg_stat_statements"],
+            Self::Peers => &["max_connections=200", "wal_level=logical"],
         };
         common.iter().chain(own).map(|setting| (*setting).to_owned()).collect()
     }
