@@ -17,6 +17,10 @@ pub(crate) fn run() -> Result<ExitCode> {
     let instance = Layout::find()?.dev();
     let state = ctl::running(&instance)?;
     let mut variables = ctl::environment(&state)?;
+    if state.pid(servers::KAFKA).is_some() {
+        let own = state.kafka.clone().context("Kafka has no address yet")?;
+        variables.push((servers::OWN_KAFKA_VARIABLE.to_owned(), own));
+    }
     variables.push(("WAYBILL_TOKEN".to_owned(), ctl::token(&instance)?));
     let postgres = state.postgres.as_deref().context("Postgres has no address yet")?;
     for name in SERVICES {

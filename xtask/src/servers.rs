@@ -30,6 +30,8 @@ pub(crate) const KAFKA: &str = "kafka";
 pub(crate) const POSTGRES: &str = "postgres";
 /// Environment variable that names brokers to use instead of our own.
 pub(crate) const KAFKA_VARIABLE: &str = "KAFKA_BOOTSTRAP_SERVERS";
+/// Environment variable by which `cargo xtask env` tells its own brokers from others: those are no servers to use instead.
+pub(crate) const OWN_KAFKA_VARIABLE: &str = "WAYBILL_OWN_KAFKA";
 /// Environment variable that names a Postgres server to use instead of our own.
 pub(crate) const POSTGRES_VARIABLE: &str = "WAYBILL_POSTGRES_URL";
 /// Environment variables that say to tests with servers of their own where the programs are.
@@ -73,8 +75,9 @@ pub(crate) struct Sources {
 impl Sources {
     /// From the environment and the `--docker` flag.
     pub(crate) fn choose(docker: bool) -> Self {
+        let own = env::var(OWN_KAFKA_VARIABLE).ok();
         let choose = |variable: &str| match env::var(variable) {
-            Ok(address) if !address.trim().is_empty() => {
+            Ok(address) if !address.trim().is_empty() && Some(&address) != own.as_ref() => {
                 say::progress(&format!(
                     "using the server of {variable}: {}",
                     wire::without_password(&address)
