@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod contract;
+mod difference;
 mod exit;
 mod kafka;
 mod operator;
@@ -16,6 +17,8 @@ mod when;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use waybill_messaging::security::Security;
+use waybill_runtime::config::{Environment, exit_on_mistakes};
 
 use crate::cli::{Arguments, Command};
 use crate::exit::Exit;
@@ -23,6 +26,9 @@ use crate::exit::Exit;
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let mut env = Environment::from_process();
+    Security::read(&mut env).install();
+    exit_on_mistakes(env.finish());
     let done = match arguments.command {
         Command::Topics(topics) => commands::topics::run(topics).await,
         Command::Schemas(schemas) => commands::schemas::run(schemas).await,
