@@ -26,6 +26,7 @@ pub(crate) enum Need {
     Kcat,
     Psql,
     Faketime,
+    Openssl,
 }
 
 /// One piece of a need: what, why, how it is looked for, and what brings it.
@@ -65,7 +66,7 @@ enum Get {
 const LIBRDKAFKA: &str = "librdkafka is built from source";
 
 /// Everything that any command needs. The script `.cargo/cc` names the same Debian packages.
-const PIECES: [Piece; 18] = [
+const PIECES: [Piece; 19] = [
     piece(
         Need::Compilers,
         "a C++ compiler (c++)",
@@ -150,6 +151,13 @@ const PIECES: [Piece; 18] = [
         "tests set the clock of a process with it",
         Look::Program("faketime"),
         Get::Package(&["faketime"], "libfaketime"),
+    ),
+    piece(
+        Need::Openssl,
+        "openssl",
+        "tests make certificates with it",
+        Look::Program("openssl"),
+        Get::Package(&["openssl"], "openssl"),
     ),
     piece(
         Need::Git,

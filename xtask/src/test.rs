@@ -51,7 +51,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
 
 fn with_servers(context: Context<'_>, args: &TestArgs) -> Result<ExitCode> {
     let sources = Sources::own();
-    let more = [Need::Compilers, Need::Python, Need::Kcat, Need::Psql, Need::Faketime];
+    let more = [Need::Compilers, Need::Python, Need::Kcat, Need::Psql, Need::Faketime, Need::Openssl];
     servers::ensure_prerequisites(context.layout, &sources, &more, context.stop)?;
     let addresses = std::thread::scope(|scope| {
         let servers = scope.spawn(|| servers::start(context, &sources, Tuning::Tests));
