@@ -15,10 +15,12 @@ pub(super) fn all(missing: &[Piece], stop: &Stop) -> Result<()> {
         match piece.get {
             Get::Package(..) => {}
             Get::Cargo(name) => {
+                // Not optimized: built in half the time, and quick enough.
                 say::progress(&format!("installing {name} with cargo (some minutes) ..."));
-                run::tool(Command::new("cargo").args(["install", "--locked", name]), stop).with_context(
-                    || format!("could not install {name}: try `cargo install --locked {name}` by hand"),
-                )?;
+                run::tool(Command::new("cargo").args(["install", "--locked", "--debug", name]), stop)
+                    .with_context(|| {
+                        format!("could not install {name}: try `cargo install --locked {name}` by hand")
+                    })?;
             }
             Get::Rustup(name) => {
                 say::progress(&format!("installing {name} with rustup ..."));
@@ -65,10 +67,13 @@ fn command(debian: &[&str], brew: &[&str]) -> String {
 fn apt_install(packages: &[&str], stop: &Stop) -> Result<()> {
     say::progress(&format!("installing {} with apt-get ...", packages.join(", ")));
     let by_hand = || format!("try `apt-get update && apt-get install -y {}` by hand", packages.join(" "));
-    run::tool(Command::new("apt-get").args(["-q", "update"]), stop).with_context(by_hand)?;
+    // What is installed is no part of the command's answer.
+    let mut update = Command::new("apt-get");
+    update.args(["-qq", "update"]).stdout(std::io::stderr());
+    run::tool(&mut update, stop).with_context(by_hand)?;
     let mut install = Command::new("apt-get");
-    install.env("DEBIAN_FRONTEND", "noninteractive");
-    install.args(["-q", "install", "-y", "--no-install-recommends"]).args(packages);
+    install.env("DEBIAN_FRONTEND", "noninteractive").stdout(std::io::stderr());
+    install.args(["-qq", "install", "-y", "--no-install-recommends"]).args(packages);
     run::tool(&mut install, stop).with_context(by_hand)
 }
 
