@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rdkafka::Message as _;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, StreamConsumer};
 use sqlx::{Connection as _, PgConnection};
 use tokio::process::Command;
+use waybill_messaging::config::consumer;
+use waybill_messaging::security::Security;
+use waybill_runtime::config::Environment;
 use waybill_testkit::process::free_port;
 use waybill_testkit::{OwnKafka, OwnPostgres, Process, eventually};
 
@@ -94,6 +98,26 @@ async fn allow(kafka: &OwnKafka, operation: &str) {
     kafka.tool("org.apache.kafka.tools.AclCommand", &grant).await;
 }
 
+/// Reads the topic as a service does: with the same variables and the settings of its consumers, in a group.
+async fn consumed(variables: &[(&str, &str)], count: usize) -> Vec<Vec<u8>> {
+    let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let mut env = Environment::from_map(owned);
+    let security = Security::read(&mut env);
+    let mut config = consumer(&env.text("KAFKA_BOOTSTRAP_SERVERS", ""), "readers", "test");
+    env.finish().unwrap();
+    security.apply(&mut config);
+    let reader: StreamConsumer = config.create().unwrap();
+    reader.subscribe(&[TOPIC]).unwrap();
+    let reading = async {
+        let mut keys = Vec::new();
+        while keys.len() < count {
+            keys.push(reader.recv().await.unwrap().key().unwrap().to_vec());
+        }
+        keys
+    };
+    tokio::time::timeout(SOON, reading).await.unwrap()
+}
+
 fn records(bootstrap: &str) -> i64 {
     let reader: BaseConsumer = ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
     reader.fetch_watermarks(TOPIC, 0, Duration::from_secs(5)).map_or(-1, |(_, high)| high)
@@ -166,6 +190,20 @@ async fn a_kafka_with_scram_tls_and_rights_is_published_to() {
     eventually(SOON, async || (records(&kafka.bootstrap()) == 3).then_some(())).await;
     assert_eq!(relay.terminate().await, Some(0));
     assert!(!relay.output().contains(PASSWORD), "the password is not told");
+
+    // A service's consumer, over the same listener.
+    allow(&kafka, "Read").await;
+    let group = ["--add", "--allow-principal", "User:relay", "--operation", "Read", "--group", "readers"];
+    kafka.tool("org.apache.kafka.tools.AclCommand", &group).await;
+    let variables = [
+        ("KAFKA_BOOTSTRAP_SERVERS", &*format!("127.0.0.1:{tls}")),
+        ("KAFKA_SECURITY_PROTOCOL", "SASL_SSL"),
+        ("KAFKA_SASL_MECHANISM", "SCRAM-SHA-512"),
+        ("KAFKA_SASL_USERNAME", "relay"),
+        ("KAFKA_SASL_PASSWORD_FILE", &secret),
+        ("KAFKA_SSL_CA_LOCATION", &certificates.path("ca.pem")),
+    ];
+    assert_eq!(consumed(&variables, 3).await, [b"a1", b"a2", b"a1"]);
 }
 
 /// Gives the server a certificate: written by itself, so that the files are its own.
