@@ -7,12 +7,14 @@
 //! | [`pool`] | Postgres pools that can not hand out a half-open transaction, with time limits on every statement |
 //! | [`retry`] | back-off, the only place that knows the `backoff` crate |
 //! | [`clock`] | the wall clock and new ids, as arguments for pure code |
+//! | [`failpoints`] | places at which a program kills itself, for tests of crashes |
 //! | [`planted`] | bugs on purpose, for tests of the checks |
 
 pub mod clock;
 pub mod config;
 mod environment;
 pub mod lifecycle;
+pub mod failpoints;
 pub mod planted;
 pub mod pool;
 pub mod retry;

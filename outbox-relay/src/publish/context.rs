@@ -7,6 +7,7 @@ use rdkafka::Message as _;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
+use waybill_runtime::failpoints;
 
 use super::landing::{Failure, Landing, Tag};
 
@@ -46,7 +47,10 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, packed: usize) {
         let tag = Tag::unpack(packed);
         match result {
-            Ok(_) => self.landing.acknowledged(tag),
+            Ok(_) => {
+                self.landing.acknowledged(tag);
+                failpoints::reach("acknowledged");
+            }
             Err((error, message)) => {
                 let reason =
                     error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
+use waybill_runtime::failpoints;
 
 use super::Worker;
 use super::reading::{self, Pieces, ReadPiece};
@@ -169,6 +170,7 @@ impl<'a> Publishing<'a> {
             }
             self.send(row, Tag { slot, place }).await?;
         }
+        failpoints::reach("after_produce");
         Ok(())
     }
 
@@ -270,6 +272,9 @@ impl<'a> Publishing<'a> {
     async fn keep(&mut self) -> Result<(), End> {
         let asked_at = self.worker.started.elapsed();
         let reached = self.flight.reached().filter(|reached| **reached != self.stored).cloned();
+        if reached.is_some() {
+            failpoints::reach("before_position");
+        }
         match self.keeper.keep(self.lease.epoch(), reached.as_ref()).await {
             Ok(()) => self.lease.renewed(asked_at),
             Err(KeeperError::LeaseLost) => return Err(End::LeaseLost),
@@ -278,6 +283,7 @@ impl<'a> Publishing<'a> {
         if let Some(reached) = reached {
             self.stored = reached;
             self.worker.metrics.positions.inc();
+            failpoints::reach("after_position");
         }
         self.stored_at = Instant::now();
         self.rows_since_stored = 0;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
+use waybill_runtime::failpoints;
 
 use super::tenure::ReadingError;
 use crate::config::Tuning;
@@ -22,6 +23,10 @@ const IDLE_PAUSE_FIRST: Duration = Duration::from_millis(1);
 /// A round with fewer rows than this is followed by a short pause: with a stream of single rows, polling without one
 /// would cost a whole processor for half a millisecond.
 const FEW_ROWS: usize = 64;
+/// First pause after such a round; doubled while rows keep coming, up to the configured one. So a lone row is followed
+/// up at once, and under load the rows of several rounds travel in one: each costs a read, a request to the broker for
+/// every partition, and a fetch by every consumer, whatever its size.
+const BUSY_PAUSE_FIRST: Duration = Duration::from_millis(1);
 
 /// Some rows of a round, in id order.
 pub(super) struct ReadPiece {
@@ -66,6 +71,7 @@ pub(super) fn start(
             reading: Reading::resume(position),
             rows_left: 0,
             idle: IDLE_PAUSE_FIRST,
+            busy: BUSY_PAUSE_FIRST,
             clock: None,
         };
         if let Err(error) = task.run(&options).await {
@@ -83,6 +89,7 @@ struct Task {
     reading: Reading,
     rows_left: u64,
     idle: Duration,
+    busy: Duration,
     clock: Option<(i64, Instant)>,
 }
 
@@ -102,6 +109,7 @@ impl Task {
                 }
                 Next::Piece(round, extent) => {
                     let rows = reader.piece(&round, &extent).await?;
+                    failpoints::reach("inside_reading");
                     let after = self.reading.piece_read(rows.last().map(Row::id));
                     let ended = after.inside.is_none();
                     self.rows_left = if ended { 0 } else { self.rows_left.saturating_sub(rows.len() as u64) };
@@ -122,6 +130,9 @@ impl Task {
         };
         let rows = poll.rows.unwrap_or_default();
         let count = rows.len();
+        if count > 0 {
+            failpoints::reach("after_snapshot");
+        }
         self.metrics.round(if count == 0 { "empty" } else { "small" });
         self.rows_left = 0;
         self.send(rows, from, poll.now, after).await;
@@ -144,11 +155,13 @@ impl Task {
         if count == 0 {
             tokio::time::sleep(self.idle).await;
             self.idle = (self.idle * 2).min(self.tuning.poll_idle_max);
+            self.busy = BUSY_PAUSE_FIRST;
             return;
         }
         self.idle = IDLE_PAUSE_FIRST;
         if count < FEW_ROWS && !self.tuning.poll_busy_pause.is_zero() {
-            tokio::time::sleep(self.tuning.poll_busy_pause).await;
+            tokio::time::sleep(self.busy.min(self.tuning.poll_busy_pause)).await;
+            self.busy = (self.busy * 2).min(self.tuning.poll_busy_pause);
         }
     }
 }
