@@ -7,7 +7,7 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection};
 
-use crate::servers::{postgres_url, postgres_url_for};
+use crate::servers::{postgres_url, url_for};
 
 /// Connections one test's pool may hold: many tests run at once on one server of a few hundred connections.
 const POOL_CONNECTIONS_MAX: u32 = 8;
@@ -24,6 +24,8 @@ pub struct TestDatabase {
     /// A small pool on it.
     pub pool: PgPool,
     name: String,
+    /// URL of another database of the same server.
+    server: String,
 }
 
 impl TestDatabase {
@@ -32,21 +34,28 @@ impl TestDatabase {
     /// # Panics
     /// When the server is away or refuses: the test can not run.
     pub async fn create(name_hint: &str) -> TestDatabase {
+        Self::create_on(&postgres_url(), name_hint).await
+    }
+
+    /// The same on a server of the test's own, given as the URL of one of its databases.
+    ///
+    /// # Panics
+    /// When the server is away or refuses.
+    pub async fn create_on(server: &str, name_hint: &str) -> TestDatabase {
         let name = unique_name(name_hint);
-        let mut admin =
-            PgConnection::connect(&postgres_url()).await.expect("connecting to WAYBILL_POSTGRES_URL");
+        let mut admin = PgConnection::connect(server).await.expect("connecting to the test's PostgreSQL");
         sqlx::query(AssertSqlSafe(format!("create database {name}")))
             .execute(&mut admin)
             .await
             .unwrap_or_else(|e| panic!("creating database {name}: {e}"));
         let _ = admin.close().await;
-        let url = postgres_url_for(&name);
+        let url = url_for(server, &name);
         let pool = PgPoolOptions::new()
             .max_connections(POOL_CONNECTIONS_MAX)
             .acquire_timeout(Duration::from_secs(10))
             .connect_lazy(&url)
             .unwrap_or_else(|e| panic!("the URL of database {name} is not usable: {e}"));
-        TestDatabase { url, pool, name }
+        TestDatabase { url, pool, name, server: server.to_owned() }
     }
 
     /// Runs each migrator in the order given; migrations of the others are ignored, as in a service.
@@ -73,12 +82,13 @@ impl Drop for TestDatabase {
     /// Drops the database from a thread with its own runtime, since the test's runtime may already be ending.
     fn drop(&mut self) {
         let statement = format!("drop database if exists {} with (force)", self.name);
+        let server = self.server.clone();
         let (done, finished) = std::sync::mpsc::channel::<()>();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             if let Ok(runtime) = runtime {
                 runtime.block_on(async {
-                    if let Ok(mut admin) = PgConnection::connect(&postgres_url()).await {
+                    if let Ok(mut admin) = PgConnection::connect(&server).await {
                         let _ = sqlx::query(AssertSqlSafe(statement)).execute(&mut admin).await;
                     }
                 });

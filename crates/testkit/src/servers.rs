@@ -21,11 +21,10 @@ pub fn kafka_bootstrap() -> String {
     required(KAFKA, "a real Kafka broker")
 }
 
-/// [`postgres_url`] with another database name in it; query parameters are kept.
-#[must_use]
-pub fn postgres_url_for(database: &str) -> String {
-    let mut url = reqwest::Url::parse(&postgres_url()).unwrap_or_else(|e| {
-        panic!("{POSTGRES} is not a URL ({e}): write postgres://user@host:port/postgres")
+/// The URL of a server with another database name in it; query parameters are kept.
+pub(crate) fn url_for(server: &str, database: &str) -> String {
+    let mut url = reqwest::Url::parse(server).unwrap_or_else(|e| {
+        panic!("the PostgreSQL of this test has no URL ({e}): write postgres://user@host:port/postgres")
     });
     url.set_path(database);
     url.into()

@@ -55,6 +55,8 @@ impl OwnedRecord {
 pub struct TestTopics {
     /// Put before every topic name and consumer group id, the separating dot included: `t1a2b3c4.`.
     pub prefix: String,
+    /// Addresses of the brokers.
+    pub bootstrap: String,
     made: Mutex<BTreeMap<String, i32>>,
     producer: FutureProducer,
 }
@@ -66,7 +68,17 @@ impl TestTopics {
     /// When `KAFKA_BOOTSTRAP_SERVERS` is missing.
     #[must_use]
     pub fn new() -> TestTopics {
-        let producer = base_config()
+        Self::on(kafka_bootstrap())
+    }
+
+    /// The same on brokers of the test's own.
+    ///
+    /// # Panics
+    /// When the addresses are none.
+    #[must_use]
+    pub fn on(bootstrap: impl Into<String>) -> TestTopics {
+        let bootstrap = bootstrap.into();
+        let producer = base_config(&bootstrap)
             .set("acks", "all")
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
@@ -74,7 +86,7 @@ impl TestTopics {
             .create()
             .expect("a producer for KAFKA_BOOTSTRAP_SERVERS");
         let prefix = format!("t{:08x}.", rand::random::<u32>());
-        TestTopics { prefix, made: Mutex::default(), producer }
+        TestTopics { prefix, bootstrap, made: Mutex::default(), producer }
     }
 
     /// Takes a prefix and makes these topics (`name` without prefix, partitions, replication 1).
@@ -95,8 +107,10 @@ impl TestTopics {
         let named: Vec<(String, i32)> = topics.iter().map(|(n, p)| (self.full(n), *p)).collect();
         let new: Vec<NewTopic<'_>> =
             named.iter().map(|(n, p)| NewTopic::new(n, *p, TopicReplication::Fixed(1))).collect();
-        let answers =
-            admin().create_topics(&new, &admin_options()).await.expect("asking Kafka to make topics");
+        let answers = admin(&self.bootstrap)
+            .create_topics(&new, &admin_options())
+            .await
+            .expect("asking Kafka to make topics");
         for answer in answers {
             answer.unwrap_or_else(|(topic, code)| panic!("making topic {topic}: {code}"));
         }
@@ -153,7 +167,7 @@ impl TestTopics {
     ) -> Vec<OwnedRecord> {
         let topic = self.full(name);
         let started = Instant::now();
-        let consumer = reader(&topic);
+        let consumer = reader(&self.bootstrap, &topic);
         let mut records = Vec::new();
         while !until(&records) {
             assert!(
@@ -176,7 +190,7 @@ impl TestTopics {
     /// When `timeout` passes first.
     pub async fn read_to_end(&self, name: &str, timeout: Duration) -> Vec<OwnedRecord> {
         let topic = self.full(name);
-        let consumer = reader(&topic);
+        let consumer = reader(&self.bootstrap, &topic);
         let mut ends = ends(&consumer, &topic);
         let reading = async {
             let mut records = Vec::new();
@@ -207,27 +221,28 @@ impl Drop for TestTopics {
         if made.is_empty() {
             return;
         }
+        let bootstrap = self.bootstrap.clone();
         let deletion = std::thread::spawn(move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
                 return;
             };
             let names: Vec<&str> = made.keys().map(String::as_str).collect();
             runtime.block_on(async {
-                let _ = admin().delete_topics(&names, &admin_options()).await;
+                let _ = admin(&bootstrap).delete_topics(&names, &admin_options()).await;
             });
         });
         let _ = deletion.join();
     }
 }
 
-fn base_config() -> ClientConfig {
+fn base_config(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka_bootstrap()).set("client.id", "waybill-testkit");
+    config.set("bootstrap.servers", bootstrap).set("client.id", "waybill-testkit");
     config
 }
 
-fn admin() -> AdminClient<DefaultClientContext> {
-    base_config().create().expect("an admin client for KAFKA_BOOTSTRAP_SERVERS")
+fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
+    base_config(bootstrap).create().expect("an admin client for the test's brokers")
 }
 
 fn admin_options() -> AdminOptions {
@@ -235,8 +250,8 @@ fn admin_options() -> AdminOptions {
 }
 
 /// A consumer assigned to every partition of the topic from its beginning.
-fn reader(topic: &str) -> StreamConsumer {
-    let consumer: StreamConsumer = base_config()
+fn reader(bootstrap: &str, topic: &str) -> StreamConsumer {
+    let consumer: StreamConsumer = base_config(bootstrap)
         .set("group.id", "waybill-testkit-reader")
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")

@@ -186,7 +186,7 @@ async fn transactions_closed(system: &System) {
     assert_eq!(count_in_all(system, idle).await, 0, "sessions left idle in a transaction");
 }
 
-async fn count_in_all(system: &System, question: &'static str) -> i64 {
+pub(crate) async fn count_in_all(system: &System, question: &'static str) -> i64 {
     let mut sum = 0;
     for database in system.databases() {
         let count: i64 = sqlx::query_scalar(question).fetch_one(&database.pool).await.unwrap();

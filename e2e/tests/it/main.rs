@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "shown with a failure: the seed, and how much was going on")]
 
 mod bugs;
+mod clocks;
 mod deliveries;
 mod faults;
 mod hang_ups;
@@ -11,11 +12,14 @@ mod independent;
 mod invariants;
 mod journal;
 mod keys;
+mod letters;
 mod lifecycle;
 mod load;
 mod overtaking;
 mod planted;
 mod poison;
+mod servers;
 mod shop;
 mod stories;
 mod system;
+mod worker;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use waybill_testkit::OwnedRecord;
 use waybill_testkit::polling::eventually_named;
-use waybill_testkit::{OwnedRecord, kafka_bootstrap};
 
 use crate::deliveries::again;
 use crate::faults::HASTY;
@@ -55,7 +55,7 @@ pub(crate) async fn overtaken(system: &mut System) -> Vec<Accepted> {
 fn skip_to(system: &System, record: &OwnedRecord) {
     let group = format!("{}inventory", system.topics.prefix);
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka_bootstrap()).set("group.id", group);
+    config.set("bootstrap.servers", &system.topics.bootstrap).set("group.id", group);
     let consumer: BaseConsumer = config.create().unwrap();
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&record.topic, record.partition, Offset::Offset(record.offset)).unwrap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use waybill_testkit::process::ProcessBuilder;
-use waybill_testkit::{Process, TestDatabase, TestTopics, Tokens, kafka_bootstrap};
+use waybill_testkit::{OwnKafka, OwnPostgres, Process, TestDatabase, TestTopics, Tokens};
 
 /// Longest wait for a process to be ready: debug builds on a busy machine.
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
@@ -41,6 +41,40 @@ pub(crate) struct System {
     pub(crate) inventory_db: TestDatabase,
     pub(crate) payments_db: TestDatabase,
     settings: Vec<(&'static str, &'static str)>,
+    special: Special,
+}
+
+/// What is different about a system.
+#[derive(Default)]
+pub(crate) struct Special {
+    /// Servers of its own, which it may stop and kill; else everybody's.
+    pub(crate) servers: Option<Servers>,
+    /// More variables for a service.
+    pub(crate) of_service: Vec<(Service, &'static str, String)>,
+}
+
+pub(crate) struct Servers {
+    pub(crate) postgres: OwnPostgres,
+    pub(crate) kafka: OwnKafka,
+}
+
+impl Special {
+    /// A system on servers of its own.
+    pub(crate) async fn own_servers() -> Self {
+        let (postgres, kafka) = tokio::join!(OwnPostgres::start(), OwnKafka::builder().start());
+        Self { servers: Some(Servers { postgres, kafka }), ..Self::default() }
+    }
+
+    fn topics(&self) -> TestTopics {
+        self.servers.as_ref().map_or_else(TestTopics::new, |own| TestTopics::on(own.kafka.bootstrap()))
+    }
+
+    async fn database(&self, hint: &str) -> TestDatabase {
+        match &self.servers {
+            Some(own) => TestDatabase::create_on(&own.postgres.url("postgres"), hint).await,
+            None => TestDatabase::create(hint).await,
+        }
+    }
 }
 
 impl System {
@@ -51,16 +85,25 @@ impl System {
 
     /// The same with more settings (environment variables) for every process.
     pub(crate) async fn start_with(hint: &str, settings: &[(&'static str, &'static str)]) -> Self {
-        let topics = TestTopics::new();
+        Self::start_special(hint, settings, Special::default()).await
+    }
+
+    /// The same, and special.
+    pub(crate) async fn start_special(
+        hint: &str,
+        settings: &[(&'static str, &'static str)],
+        special: Special,
+    ) -> Self {
+        let topics = special.topics();
         topics_apply(&topics).await;
         let tokens = Tokens::new();
-        let orders_db = TestDatabase::create(&format!("{hint}_orders")).await;
-        let inventory_db = TestDatabase::create(&format!("{hint}_inventory")).await;
-        let payments_db = TestDatabase::create(&format!("{hint}_payments")).await;
+        let orders_db = special.database(&format!("{hint}_orders")).await;
+        let inventory_db = special.database(&format!("{hint}_inventory")).await;
+        let payments_db = special.database(&format!("{hint}_payments")).await;
         let databases = [&orders_db, &inventory_db, &payments_db];
         let [orders, inventory, payments] = Service::ALL.map(|service| {
             let database = databases[service as usize];
-            service_builder(service, &topics, &tokens, database, settings).spawn()
+            service_builder(service, &topics, &tokens, database, settings, &special).spawn()
         });
         let relay = relay_builder(&topics, databases, settings).spawn();
         let settings = settings.to_vec();
@@ -75,6 +118,7 @@ impl System {
             inventory_db,
             payments_db,
             settings,
+            special,
         };
         system.all_ready().await;
         system
@@ -98,7 +142,8 @@ impl System {
 
     /// Another process of the service: one more member of its group.
     pub(crate) fn member(&self, service: Service) -> Process {
-        service_builder(service, &self.topics, &self.tokens, self.database(service), &self.settings).spawn()
+        let database = self.database(service);
+        service_builder(service, &self.topics, &self.tokens, database, &self.settings, &self.special).spawn()
     }
 
     /// Runs `waybillctl verify` once. The system may be in motion.
@@ -112,6 +157,19 @@ impl System {
         Verified { code, report, output }
     }
 
+    /// Runs `waybillctl` as an operator does; the exit code and everything that was written.
+    pub(crate) async fn operator(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let services =
+            [("orders", &self.orders), ("inventory", &self.inventory), ("payments", &self.payments)];
+        let urls = services.map(|(name, process)| format!("{name}={}", process.operator_url)).join(",");
+        let builder = common(Process::named("waybillctl"), &self.topics, &[]).without_http();
+        let builder = builder.env("WAYBILL_OPERATOR_URLS", urls);
+        let builder = builder.env("WAYBILL_TOKEN", self.tokens.token("on-call", "operator"));
+        let mut process = arguments.iter().fold(builder, |builder, argument| builder.arg(*argument)).spawn();
+        let code = process.wait_exit(READY_TIMEOUT).await;
+        (code, process.output())
+    }
+
     /// A second relay on the same databases.
     pub(crate) fn second_relay(&self) -> Process {
         relay_builder(&self.topics, self.databases(), &self.settings).spawn()
@@ -123,6 +181,11 @@ impl System {
             Service::Inventory => &mut self.inventory,
             Service::Payments => &mut self.payments,
         }
+    }
+
+    /// The servers of a system that has its own.
+    pub(crate) fn servers(&mut self) -> &mut Servers {
+        self.special.servers.as_mut().expect("the test asked for servers of its own")
     }
 
     pub(crate) fn database(&self, service: Service) -> &TestDatabase {
@@ -151,10 +214,13 @@ fn service_builder(
     tokens: &Tokens,
     database: &TestDatabase,
     settings: &[(&'static str, &'static str)],
+    special: &Special,
 ) -> ProcessBuilder {
-    common(Process::named(&format!("waybill-{}", service.name())), topics, settings)
+    let builder = common(Process::named(&format!("waybill-{}", service.name())), topics, settings)
         .env("DATABASE_URL", database.url.as_str())
-        .env("WAYBILL_JWKS", tokens.jwks_path().to_str().unwrap())
+        .env("WAYBILL_JWKS", tokens.jwks_path().to_str().unwrap());
+    let own = special.of_service.iter().filter(|(whose, ..)| *whose == service);
+    own.fold(builder, |builder, (_, name, value)| builder.env(name, value.as_str()))
 }
 
 fn relay_builder(
@@ -177,7 +243,7 @@ fn common(
     settings: &[(&'static str, &'static str)],
 ) -> ProcessBuilder {
     let builder = builder
-        .env("KAFKA_BOOTSTRAP_SERVERS", kafka_bootstrap())
+        .env("KAFKA_BOOTSTRAP_SERVERS", topics.bootstrap.as_str())
         .env("WAYBILL_TOPIC_PREFIX", topics.prefix.as_str());
     settings.iter().fold(builder, |builder, (name, value)| builder.env(name, *value))
 }

@@ -1,0 +1,65 @@
+//! Services whose clocks are two hours wrong: deadlines are the database's, so nothing changes but times that are told.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::deliveries::STANDSTILL;
+use crate::faults::HASTY;
+use crate::invariants;
+use crate::load::{self, Load};
+use crate::shop::Shop;
+use crate::system::{Service, Special, System};
+
+/// How long orders come in while nobody stands still.
+const UNDISTURBED: Duration = Duration::from_secs(3);
+/// How far a clock is off at least, in seconds, when the library works.
+const OFF_S_MIN: f64 = 7_000.0;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clocks_that_are_two_hours_off_move_no_deadline() {
+    let mut special = Special::default();
+    for (service, off) in [(Service::Orders, "-2h"), (Service::Payments, "+2h")] {
+        let library = libfaketime().to_str().unwrap().to_owned();
+        special.of_service.extend([
+            (service, "LD_PRELOAD", library),
+            (service, "FAKETIME", off.to_owned()),
+            (service, "FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ]);
+    }
+    let system = System::start_special("e2e_clocks", &HASTY, special).await;
+    let shop = Shop::new(&system);
+    load::stock_up(&shop).await;
+    let first = shop.order(&[("tea", 1)], "tok_approve").await;
+    shop.becomes(&first, "CONFIRMED").await;
+    let load = Load::start(&system, load::seed());
+    tokio::time::sleep(UNDISTURBED).await;
+    system.payments.sigstop().await;
+    tokio::time::sleep(STANDSTILL).await;
+    system.payments.sigcont().await;
+    let mut accepted = load.stop().await;
+    accepted.extend(shop.accepted());
+    invariants::hold(&system, &accepted).await;
+    let (off, confirmed, timed_out): (f64, i64, i64) = sqlx::query_as(
+        "select (select min(extract(epoch from created_at - (headers->>'ce_time')::timestamptz))::float8 from outbox
+                 where topic like '%orders.events'),
+                (select count(*) from orders where status = 'CONFIRMED'),
+                (select count(*) from orders where reason like '%timed_out%')",
+    )
+    .fetch_one(&system.orders_db.pool)
+    .await
+    .unwrap();
+    println!("orders' clock is {off:.0} s late; {confirmed} orders confirmed, {timed_out} timed out");
+    assert!(off > OFF_S_MIN, "the clock of orders is off: {off}");
+    assert!(confirmed > 0, "deadlines do not come two hours early");
+    assert!(timed_out > 0, "nor two hours late");
+}
+
+/// The library that gives a program another clock.
+fn libfaketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").unwrap();
+    let inside = folders.filter_map(|folder| Some(folder.ok()?.path().join("faketime/libfaketimeMT.so.1")));
+    let mut found = inside.filter(|path| path.exists());
+    found
+        .next()
+        .expect("this test needs libfaketime: install Debian's package `faketime`, or run `cargo xtask test`")
+}
