@@ -3,11 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the functions its cases share")]
 
 mod append;
+mod backlog;
+mod dry_run;
 mod flaky;
 mod inbox;
 mod kafka;
 mod ledger;
+mod letters;
 mod partitions;
+mod replays;
 mod republish;
 mod retention;
 mod retry;

@@ -116,7 +116,7 @@ pub(super) async fn between(
             )));
             continue;
         }
-        written(inside, outside, table, seen, &mut writes).await?;
+        written(inside, outside, (table, more.1 > 0), seen, &mut writes).await?;
         if more.2 > 0 {
             deleted(inside, outside, table, more.2, &mut writes).await?;
         }
@@ -128,7 +128,7 @@ pub(super) async fn between(
 async fn written(
     inside: &mut PgConnection,
     outside: &mut PgConnection,
-    table: &Table,
+    (table, has_updates): (&Table, bool),
     seen: &mut Seen,
     writes: &mut Vec<Write>,
 ) -> Result<(), sqlx::Error> {
@@ -150,7 +150,7 @@ async fn written(
         seen.versions.insert((table.oid, version));
         let Some(key) = key.map(|key| key.to_string()) else {
             let mut write = table.write("insert", None, Some(row));
-            if table.updated > 0 {
+            if has_updates {
                 write.operation = "unknown".to_owned();
                 write.note =
                     Some("the table has no primary key: what the row was before is not known".to_owned());

@@ -1,0 +1,230 @@
+//! Dead letters as an operator works with them: groups, filters, pages, plan, patches, discard, audit, facts.
+
+use chrono::Utc;
+use serde_json::json;
+use sqlx::PgPool;
+use uuid::Uuid;
+use waybill_messaging::consumer::BatchHandler as _;
+use waybill_messaging::record::Record;
+use waybill_outbox::dead_letters::{self as kept, DeadLetter};
+use waybill_outbox::operate::dead_letters::{self, Edit};
+use waybill_outbox::operate::parked::{self, ParkedFilter};
+use waybill_outbox::operate::{
+    Change, Filter, OperateError, PageRequest, Reason, StateFilter, audit, facts, replays,
+};
+use waybill_outbox::retry::{Poisoned, operate};
+
+use crate::flaky::{self, Flaky};
+use crate::ledger::{self, GROUP, PREFIX, TOPIC, batch, notes};
+
+pub(crate) fn change() -> Change {
+    Change::new("ada", "the schema was tightened", Some("abc".to_owned())).unwrap()
+}
+
+/// Keeps a record as a dead letter; returns its id.
+pub(crate) async fn letter(pool: &PgPool, record: &Record, class: &str, why: &str) -> Uuid {
+    let letter = DeadLetter::new(GROUP, record, class, why, 1, Utc::now());
+    let mut conn = pool.acquire().await.unwrap();
+    let written = kept::insert_in_tx(&mut conn, PREFIX, &[letter]).await.unwrap();
+    written[0].unwrap()
+}
+
+fn whole() -> PageRequest {
+    PageRequest { limit: 500, cursor: None }
+}
+
+#[tokio::test]
+async fn letters_that_failed_alike_are_one_group_and_lists_come_in_pages() {
+    let database = ledger::database("letters_groups").await;
+    let pool = &database.pool;
+    let id = Uuid::now_v7;
+    let whys = [
+        format!("order {} has 3 items of 'SKU-7', and 1.5 are left", id()),
+        format!("order {} has 12 items of 'SKU 8', and 0 are left", id()),
+        "the facade of deadbeef01 at 0xff is not a number, don't ask".to_owned(),
+        "the facade of 0123456abc at 0x00 is not a number, don't ask".to_owned(),
+        "the facade of deadbeef01 at 0xff is not a number, do ask".to_owned(),
+    ];
+    for (place, why) in whys.iter().enumerate() {
+        let record = ledger::record(&ledger::envelope(&format!("k{}", place % 2), 1), place as i64, b"x");
+        letter(pool, &record, "not_wanted", why).await;
+    }
+    let groups = dead_letters::failure_groups(pool, &Filter::default(), &whole()).await.unwrap().items;
+    let shown: Vec<_> = groups.iter().map(|g| (g.message.as_str(), g.count, g.keys)).collect();
+    assert_eq!(shown.len(), 3, "{shown:?}");
+    assert!(shown.contains(&("order <uuid> has <n> items of <text>, and <n> are left", 2, 2)), "{shown:?}");
+    assert!(shown.contains(&("the facade of <hex> at <hex> is not a number, don't ask", 2, 2)), "{shown:?}");
+    assert!(groups.iter().all(|g| g.failure_group.len() == 16 && g.group == GROUP));
+
+    let group = &groups[0];
+    let of_group = Filter { failure_group: Some(group.failure_group.clone()), ..Filter::default() };
+    let listed = dead_letters::list(pool, &of_group, &whole()).await.unwrap().items;
+    assert_eq!(listed.len(), 2);
+    assert!(listed.iter().any(|letter| letter.id == group.example));
+    let (mut page, mut seen) = (PageRequest { limit: 2, cursor: None }, Vec::new());
+    loop {
+        let part = dead_letters::list(pool, &Filter::default(), &page).await.unwrap();
+        seen.extend(part.items.into_iter().map(|letter| letter.offset));
+        let Some(next) = part.next_cursor else { break };
+        page.cursor = Some(next);
+    }
+    assert_eq!(seen, [4, 3, 2, 1, 0], "newest first, none twice");
+    let mut page = PageRequest { limit: 1, cursor: None };
+    let mut counts = Vec::new();
+    for _ in 0..3 {
+        let part = dead_letters::failure_groups(pool, &Filter::default(), &page).await.unwrap();
+        counts.extend(part.items.iter().map(|g| (g.count, g.failure_group.clone())));
+        page.cursor = part.next_cursor;
+    }
+    assert_eq!(counts, groups.iter().map(|g| (g.count, g.failure_group.clone())).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn every_part_of_a_filter_counts() {
+    let database = ledger::database("letters_filter").await;
+    let pool = &database.pool;
+    let envelope = ledger::envelope("key-1", 1);
+    let one = letter(pool, &ledger::record(&envelope, 1, b"x"), "not_wanted", "no").await;
+    letter(pool, &ledger::record(&ledger::envelope("key-2", 1), 2, b"x"), "other", "no").await;
+    let ids = async |filter: Filter| -> Vec<Uuid> {
+        let listed = dead_letters::list(pool, &filter, &whole()).await.unwrap();
+        listed.items.into_iter().map(|letter| letter.id).collect()
+    };
+    let read = |json: serde_json::Value| serde_json::from_value::<Filter>(json).unwrap();
+    for filter in [
+        json!({"key": "key-1"}),
+        json!({"key_base64": "a2V5LTE="}),
+        json!({"error_class": "not_wanted", "group": GROUP}),
+        json!({"message_id": envelope.id}),
+        json!({"correlation_id": envelope.cause.correlation_id, "kind": "Noted"}),
+        json!({"ids": [one], "state": "any", "topic": format!("{PREFIX}{TOPIC}")}),
+    ] {
+        assert_eq!(ids(read(filter.clone())).await, [one], "{filter}");
+    }
+    assert!(ids(Filter { from: Some(Utc::now()), ..Filter::default() }).await.is_empty());
+    assert_eq!(ids(Filter { to: Some(Utc::now()), ..Filter::default() }).await.len(), 2);
+    assert!(ids(Filter { state: StateFilter::Resolved, ..Filter::default() }).await.is_empty());
+    assert!(serde_json::from_value::<Filter>(json!({"keys": "a"})).is_err(), "unknown fields are told");
+    let both = Filter { key: Some("a".into()), key_base64: Some("YQ==".into()), ..Filter::default() };
+    let error = dead_letters::list(pool, &both, &whole()).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::Invalid);
+}
+
+#[tokio::test]
+async fn a_discard_takes_what_the_plan_showed_or_nothing() {
+    let database = ledger::database("letters_discard").await;
+    let pool = &database.pool;
+    let group = Flaky::default().processor(pool, PREFIX, &flaky::policy(Poisoned::Block));
+    let asks = [("a", "reject"), ("b", "garbled"), ("a", "0"), ("b", "0"), ("c", "0")];
+    group.handle(&batch(&asks)).await.unwrap();
+    let plan = dead_letters::plan(pool, &Filter::default()).await.unwrap();
+    assert_eq!((plan.total, plan.keys, plan.can_not_travel), (2, 2, 0));
+    assert_eq!((plan.by_key.len(), plan.by_key[0].held), (2, 1));
+    assert_eq!(plan.by_key[0].parked_state.as_deref(), Some("blocked"));
+
+    let rejected = Filter { error_class: Some("not_wanted".to_owned()), ..Filter::default() };
+    let error = dead_letters::discard(pool, &rejected, 2, &change()).await.unwrap_err();
+    assert!(matches!(error, OperateError::Count { expected: 2, found: 1 }), "{error}");
+    assert_eq!(audit::list(pool, &whole()).await.unwrap().items, []);
+    assert_eq!(dead_letters::discard(pool, &rejected, 1, &change()).await.unwrap(), 1);
+    let keys = parked::list(pool, &ParkedFilter::default(), &whole()).await.unwrap().items;
+    let states: Vec<_> = keys.iter().map(|k| (k.key.as_deref().unwrap(), k.state.as_str())).collect();
+    assert_eq!(states, [("a", "draining"), ("b", "blocked")]);
+    let detail = parked::show(pool, GROUP, b"b").await.unwrap();
+    assert_eq!((detail.held.len(), detail.held[0].kind.as_deref()), (1, Some("Noted")));
+    let audited = audit::list(pool, &whole()).await.unwrap().items;
+    assert_eq!(audited.len(), 1);
+    let row = &audited[0];
+    assert_eq!((row.subject.as_str(), row.action.as_str()), ("ada", "dead_letters.discard"));
+    assert_eq!((row.outcome.as_str(), row.trace_id.as_deref()), ("1 discarded", Some("abc")));
+    assert!(row.target.contains("not_wanted"), "{row:?}");
+    assert_eq!(notes(pool).await, [("c".to_owned(), 5)]);
+}
+
+#[tokio::test]
+async fn a_patch_stands_beside_the_original_and_is_what_a_replay_sends() {
+    let database = ledger::database("letters_patch").await;
+    let pool = &database.pool;
+    let policy = flaky::policy(Poisoned::Block);
+    let group = Flaky::default().processor(pool, PREFIX, &policy);
+    group.handle(&batch(&[("a", "reject"), ("b", "reject")])).await.unwrap();
+    let letters = dead_letters::list(pool, &Filter::default(), &whole()).await.unwrap().items;
+    let (first, second) = (letters[0].id, letters[1].id);
+    let patch = |id, payload: Option<&[u8]>| Edit { id, payload: payload.map(<[u8]>::to_vec) };
+
+    let edited = dead_letters::edit(pool, patch(first, Some(b"0")), &change()).await.unwrap();
+    assert_eq!(edited.payload_base64.as_deref(), Some("cmVqZWN0"), "the original bytes");
+    let shown = edited.patch.unwrap();
+    assert_eq!((shown.payload_base64.as_str(), shown.edited_by.as_str()), ("MA==", "ada"));
+    assert!(edited.letter.patched);
+    let gone = dead_letters::edit(pool, patch(first, None), &change()).await.unwrap();
+    assert_eq!(gone.patch, None);
+    let unknown = [patch(first, Some(b"0")), patch(Uuid::nil(), Some(b"0"))];
+    let error = dead_letters::edit_many(pool, &unknown, &change()).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::NotFound);
+    assert!(!dead_letters::show(pool, first).await.unwrap().letter.patched, "all or none");
+    assert_eq!(dead_letters::edit_many(pool, &[patch(first, Some(b"0"))], &change()).await.unwrap(), 1);
+
+    let mut tx = pool.begin().await.unwrap();
+    assert_eq!(operate::replay_in_tx(&mut tx, PREFIX, &policy, first).await.unwrap(), 1);
+    tx.commit().await.unwrap();
+    let (payload, headers): (Vec<u8>, serde_json::Value) =
+        sqlx::query_as("select payload, headers from outbox where topic like '%.retry.1'")
+            .fetch_one(pool)
+            .await
+            .unwrap();
+    assert_eq!(payload, b"0");
+    assert_eq!(headers["ce_id"], letters[0].message_id.unwrap().to_string());
+    assert!(headers["traceparent"].as_str().unwrap().starts_with("00-"));
+    let error = dead_letters::edit(pool, patch(first, None), &change()).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::Conflict, "it is being replayed");
+    let kept: Vec<u8> = sqlx::query_scalar("select payload from dead_letters where id = $1")
+        .bind(first)
+        .fetch_one(pool)
+        .await
+        .unwrap();
+    assert_eq!(kept, b"reject", "never changed");
+    assert_eq!(audit::list(pool, &whole()).await.unwrap().items.len(), 3);
+
+    let none = replays::NewReplay::of(Filter::of_ids(vec![]));
+    assert_eq!(replays::create(pool, &none, &change()).await.unwrap_err().reason(), Reason::Invalid);
+    let one = Filter { ids: Some(vec![second]), ..Filter::default() };
+    let replay = replays::create(pool, &replays::NewReplay::of(one), &change()).await.unwrap();
+    assert_eq!((replay.state.as_str(), replay.total, replay.remaining), ("running", 1, 1));
+    assert_eq!(replays::list(pool, &whole()).await.unwrap().items, std::slice::from_ref(&replay));
+    assert_eq!(replays::pause(pool, replay.id, &change()).await.unwrap().state, "paused");
+    assert_eq!(replays::resume(pool, replay.id, &change()).await.unwrap().state, "running");
+    assert_eq!(replays::cancel(pool, replay.id, &change()).await.unwrap().state, "cancelled");
+    let error = replays::resume(pool, replay.id, &change()).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::Conflict);
+    assert_eq!(dead_letters::show(pool, second).await.unwrap().replays[0].outcome, "pending");
+}
+
+#[tokio::test]
+async fn the_facts_of_a_story_are_found_without_reading_the_outbox() {
+    let database = ledger::database("letters_facts").await;
+    let pool = &database.pool;
+    let story = Uuid::now_v7();
+    let mut envelope = ledger::envelope(&story.to_string(), 1);
+    envelope.cause.correlation_id = story;
+    let rejected =
+        waybill_messaging::consumer::Batch { records: vec![ledger::record(&envelope, 1, b"reject")] };
+    let (group, _) = ledger::group_with(&database, PREFIX, flaky::policy(Poisoned::Block)).await;
+    group.handle(&rejected).await.unwrap();
+    let mut later = ledger::envelope(&story.to_string(), 2);
+    later.cause.correlation_id = story;
+    let held = waybill_messaging::consumer::Batch { records: vec![ledger::record(&later, 2, b"note")] };
+    group.handle(&held).await.unwrap();
+    let facts = facts::facts(pool, story, &[envelope.id, later.id]).await.unwrap();
+    assert_eq!(facts.dead_letters.len(), 1);
+    assert_eq!((facts.parked.len(), facts.parked[0].held.len()), (1, 1));
+    assert_eq!(facts.inbox.iter().map(|row| row.hop).collect::<Vec<_>>(), [0, 0]);
+    assert_eq!(facts.outbox.len(), 1, "the mirror of the dead letter");
+    assert!(facts.outbox[0].topic.ends_with(".dlq") && !facts.outbox[0].published);
+    let indexes: i64 =
+        sqlx::query_scalar("select count(*) from pg_indexes where indexdef like '%bytea_bloom_ops%'")
+            .fetch_one(pool)
+            .await
+            .unwrap();
+    assert!(indexes > 1, "the partitions have it too");
+}
