@@ -18,7 +18,7 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   0  done, and everything is as declared
   1  failed: it could not be done, or not be looked at (the reason is on standard error)
   2  wrong usage
-  3  looked at, and not as declared";
+  3  looked at, and not as declared: a drift, a message that does not decode, a replay that stopped or had failures";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

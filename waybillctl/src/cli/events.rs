@@ -107,7 +107,7 @@ pub(crate) struct Decode {
 pub(crate) enum Kind {
     /// A big-endian length of four bytes before each (`kcat -f '%R%s'`); -1 is a null value
     Lengths,
-    /// The same with the key before each value (`kcat -f '%K%k%R%s'`)
+    /// The same with the key before each value (`kcat -f '%K %k%R%s'`)
     KeysAndLengths,
     /// One in hexadecimal a line
     Hex,

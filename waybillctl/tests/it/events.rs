@@ -144,7 +144,7 @@ async fn decode_reads_what_kcat_writes() {
     assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
     let kinds: Vec<Value> = lines(&run).iter().map(|line| line["schema"]["name"].clone()).collect();
     assert_eq!(kinds, ["waybill.orders.OrderPlaced", "waybill.orders.OrderConfirmed"]);
-    let run = decode(&["--input", "keys-and-lengths"], &kcat("%K%k%R%s"));
+    let run = decode(&["--input", "keys-and-lengths"], &kcat("%K %k%R%s"));
     assert_eq!(lines(&run)[1]["key"], ORDER, "{}", text(&run.stderr));
 }
 

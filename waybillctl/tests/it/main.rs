@@ -2,11 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can not go on ends there")]
 
+mod changes;
+mod double;
 mod events;
+mod explain;
+mod looks;
+mod real;
 mod registry;
+mod replays;
 mod schemas;
 mod topics;
 mod usage;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

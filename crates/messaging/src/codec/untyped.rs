@@ -39,6 +39,12 @@ pub enum UntypedError {
         /// What the decoder met.
         source: apache_avro::Error,
     },
+    /// The frame ends inside the datum.
+    #[error("the bytes end inside {name}: it was cut off")]
+    CutOff {
+        /// Full name of the record.
+        name: String,
+    },
     /// The datum ends before the frame does.
     #[error("{bytes} bytes follow the end of {name}")]
     TrailingBytes {
@@ -112,6 +118,10 @@ impl Schemas {
             .reader
             .read_value(&mut rest)
             .map_err(|source| UntypedError::Decode { name: known.name.clone(), source })?;
+        // The reader takes the end of the bytes inside a text for a null.
+        if !value.validate(known.schema) {
+            return Err(UntypedError::CutOff { name: known.name.clone() });
+        }
         if !rest.is_empty() {
             return Err(UntypedError::TrailingBytes { name: known.name.clone(), bytes: rest.len() });
         }

@@ -9,6 +9,7 @@ use waybill_messaging::codec::untyped::Schemas;
 use super::value;
 use crate::cli::DryRun;
 use crate::contract;
+use crate::difference;
 use crate::exit::Exit;
 use crate::operator::answers::{Said, Tried, Write};
 use crate::operator::{Listed, Services, view};
@@ -70,7 +71,7 @@ fn write_shown(text: &mut String, write: &Write) {
     let _ = writeln!(text, "  {} {}", write.operation, write.table);
     match (&write.before, &write.after) {
         (Some(before), Some(after)) => {
-            for change in json_patch::diff(before, after).0 {
+            for change in difference::of(before, after) {
                 let _ = writeln!(text, "    {change}");
             }
         }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::value;
 use crate::cli::Edit;
 use crate::contract::{self, base64};
+use crate::difference;
 use crate::exit::Exit;
 use crate::operator::answers::DeadLetterDetail;
 use crate::operator::{Found, Services};
@@ -51,7 +52,7 @@ pub(super) async fn run(options: Edit) -> anyhow::Result<Exit> {
     let frame = value::frame(&schemas, schema_id, &json).with_context(kept)?;
     let before = before.ok().and_then(|datum| serde_json::to_value(datum).ok()).unwrap_or_default();
     let after = serde_json::to_value(schemas.decode(&frame)?)?;
-    let changes: Vec<String> = json_patch::diff(&before, &after).0.iter().map(ToString::to_string).collect();
+    let changes = difference::of(&before, &after);
     if changes.is_empty() {
         output::result("nothing is changed")?;
         return Ok(Exit::Done);

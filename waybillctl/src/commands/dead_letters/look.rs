@@ -113,7 +113,7 @@ fn text(service: &str, detail: &DeadLetterDetail, shown: &Value) -> anyhow::Resu
         ("message", format!("{} {}", or_dash(&letter.kind), or_dash(&letter.message_id))),
         ("place", format!("{}[{}]@{} (hop {})", letter.topic, letter.partition, letter.offset, letter.hop)),
         ("key", letter.key.shown()),
-        ("error", format!("{}: {}", letter.error_class, letter.error_message)),
+        ("error", format!("{}: {}", letter.error_class, letter.error_message.replace('\n', " "))),
         ("failure group", or_dash(&letter.failure_group)),
         (
             "tries",

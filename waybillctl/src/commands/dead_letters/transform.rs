@@ -15,6 +15,7 @@ use self::program::Program;
 use super::value;
 use crate::cli::Edit;
 use crate::contract::{self, base64};
+use crate::difference;
 use crate::exit::Exit;
 use crate::operator::answers::{DeadLetter, DeadLetterDetail};
 use crate::operator::{Service, Services, view};
@@ -161,8 +162,7 @@ fn edited(
         return Ok(None);
     }
     let frame = value::frame(schemas, value::schema_id(detail)?, &after)?;
-    let changes = json_patch::diff(&before, &after).0.iter().map(ToString::to_string).collect();
-    Ok(Some((frame, changes)))
+    Ok(Some((frame, difference::of(&before, &after))))
 }
 
 /// Saves in requests of bounded size, service by service; returns how many were saved.

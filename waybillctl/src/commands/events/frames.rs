@@ -15,6 +15,9 @@ use crate::output;
 /// about a megabyte a record.
 const INPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Digits of a key's length and the space after them.
+const KEY_DIGITS_MAX: u64 = 12;
+
 /// A value and, where the input has one, its key.
 struct Frame {
     key: Option<Vec<u8>>,
@@ -66,11 +69,26 @@ fn lengths(input: &mut impl Read) -> anyhow::Result<Option<Frame>> {
     Ok(Some(Frame { key: None, value: bytes(input, length)? }))
 }
 
-fn keys_and_lengths(input: &mut impl Read) -> anyhow::Result<Option<Frame>> {
-    let Some(key) = length(input)? else { return Ok(None) };
+fn keys_and_lengths(input: &mut impl BufRead) -> anyhow::Result<Option<Frame>> {
+    let Some(key) = key_length(input)? else { return Ok(None) };
     let key = bytes(input, key)?;
-    let value = length(input)?.context("a key without a value; write both with `kcat -f '%K%k%R%s'`")?;
+    let value = length(input)?.context("a key without a value; write both with `kcat -f '%K %k%R%s'`")?;
     Ok(Some(Frame { key, value: bytes(input, value)? }))
+}
+
+/// A length in digits and a space, as kcat writes that of a key.
+fn key_length(input: &mut impl BufRead) -> anyhow::Result<Option<i32>> {
+    let mut digits = Vec::new();
+    input
+        .by_ref()
+        .take(KEY_DIGITS_MAX)
+        .read_until(b' ', &mut digits)
+        .context("standard input can not be read")?;
+    if digits.is_empty() {
+        return Ok(None);
+    }
+    let length = std::str::from_utf8(&digits).ok().and_then(|text| text.strip_suffix(' ')?.parse().ok());
+    length.map(Some).context("no length of a key; write frames with `kcat -f '%K %k%R%s'`")
 }
 
 /// A length of four bytes; `None` where the input ends before it.
@@ -143,7 +161,7 @@ mod tests {
         assert_eq!(lengths(&mut input).unwrap().unwrap().value, None);
         assert_eq!(lengths(&mut input).unwrap().unwrap().value, Some(Vec::new()));
         assert!(lengths(&mut input).unwrap().is_none());
-        let mut input = &[0, 0, 0, 1, b'k', 0, 0, 0, 1, 9][..];
+        let mut input = &b"1 k\0\0\0\x01\x09"[..];
         let frame = keys_and_lengths(&mut input).unwrap().unwrap();
         assert_eq!((frame.key, frame.value), (Some(vec![b'k']), Some(vec![9])));
     }

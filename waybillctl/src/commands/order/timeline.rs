@@ -40,6 +40,9 @@ pub(super) struct Entry {
     pub(super) service: String,
     pub(super) title: String,
     pub(super) detail: Value,
+    /// Its place in the order: microseconds since the epoch.
+    #[serde(skip)]
+    order: i64,
 }
 
 /// Oldest first.
@@ -86,11 +89,12 @@ pub(super) fn of(story: &Story, places: &Places, steps: &[Step]) -> Vec<Entry> {
             part.entry(&letter.last_failed_at, What::DeadLetter, title, detail)
         }));
     }
-    entries.sort_by_cached_key(|entry| {
-        let time = DateTime::parse_from_rfc3339(&entry.at).map(|time| time.timestamp_micros());
-        (time.unwrap_or_default(), entry.what)
-    });
+    entries.sort_by_key(|entry| (entry.order, entry.what));
     entries
+}
+
+fn micros(at: &str) -> i64 {
+    DateTime::parse_from_rfc3339(at).map(|time| time.timestamp_micros()).unwrap_or_default()
 }
 
 /// Each outbox row, and where it lies on its topic.
@@ -113,12 +117,11 @@ fn messages_out(story: &Story, places: &Places) -> Vec<Entry> {
         entries.push(part.entry(&said.created_at, What::MessageOut, title, detail));
         if let Some((place, time)) = place.and_then(|place| Some((place, place.time.as_deref()?))) {
             let title = format!("{kind}{hop} is at {}[{}]@{}", place.topic, place.partition, place.offset);
-            entries.push(part.entry(
-                time,
-                What::Published,
-                title,
-                json!({ "message_id": said.message_id, "place": place }),
-            ));
+            let detail = json!({ "message_id": said.message_id, "place": place });
+            let mut entry = part.entry(time, What::Published, title, detail);
+            // Kafka counts milliseconds: without their fraction, a message would be there before it was said.
+            entry.order = entry.order.max(micros(&said.created_at));
+            entries.push(entry);
         }
     }
     entries
@@ -175,6 +178,6 @@ fn shown(value: &Value) -> String {
 
 impl Facts {
     fn entry(&self, at: &str, what: What, title: String, detail: Value) -> Entry {
-        Entry { at: at.to_owned(), what, service: self.service.clone(), title, detail }
+        Entry { at: at.to_owned(), what, service: self.service.clone(), title, detail, order: micros(at) }
     }
 }
