@@ -139,6 +139,10 @@ pub trait Handler: Send + Sync + 'static {
         deliveries: &[Delivery<Self::Message>],
         out: &mut Vec<Message>,
     ) -> impl Future<Output = Result<Vec<Verdict>, HandlerError>> + Send;
+
+    /// Effects of a batch from the main topics are committed: to wake whoever works on them. Not called for retried,
+    /// held and replayed messages, nor after a crash, so whoever is woken also looks by itself now and then.
+    fn committed(&self) {}
 }
 
 /// A consumer group's handler and what it works with; shared by its consumers.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use waybill_runtime::clock::Clock;
 use waybill_runtime::lifecycle::Shutdown;
@@ -25,8 +26,13 @@ const CALLS_MAX: usize = 64;
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a taken payment is put off: the call's limit, the time to record, and room for a slow clock.
 const CLAIM: Duration = Duration::from_secs(30);
-/// Shortest and longest wait between looks at what is due.
-const POLL_WAIT: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(100));
+/// Longest wait between looks at what is due: what this process's consumer makes due is told at once, so this is for
+/// repeats, whose times are seconds, and for what another process has left.
+const POLL_WAIT: Duration = Duration::from_millis(500);
+/// Wait after a look that could not be made.
+const FAILURE_WAIT: Duration = Duration::from_millis(100);
+/// How long the first answer waits for those that come with it: recording costs the same for one as for many.
+const RECORD_WAIT: Duration = Duration::from_millis(2);
 /// Tries to record a batch before it is left to come up again by itself.
 const RECORD_TRIES_MAX: usize = 5;
 
@@ -40,33 +46,46 @@ pub struct Worker<P> {
     pub provider: Arc<P>,
     /// Replies are dated by it.
     pub clock: Arc<dyn Clock>,
+    /// Told by the consumer when something has become due.
+    pub due: Arc<Notify>,
 }
 
 impl<P: Provider> Worker<P> {
     /// Works until the shutdown is requested, then waits for the calls under way.
     pub async fn run(self, shutdown: Shutdown) {
         let mut calls: JoinSet<Found> = JoinSet::new();
-        let mut poll = Backoff::new(POLL_WAIT.0, POLL_WAIT.1);
         let mut wait = Duration::ZERO;
+        // There may be more due than there was room for.
+        let mut full = false;
         loop {
             tokio::select! {
                 Some(first) = calls.join_next() => {
+                    if !calls.is_empty() {
+                        tokio::time::sleep(RECORD_WAIT).await;
+                    }
                     let found = finished(first, &mut calls);
                     self.record(&found, &shutdown).await;
+                    if full {
+                        wait = Duration::ZERO;
+                    }
                 }
-                () = tokio::time::sleep(wait), if calls.len() < CALLS_MAX && !shutdown.is_requested() => {
-                    wait = match self.take(&mut calls).await {
-                        0 => poll.next_wait(),
-                        _ => { poll.reset(); POLL_WAIT.0 }
-                    };
+                () = self.more_due(wait), if calls.len() < CALLS_MAX && !shutdown.is_requested() => {
+                    (full, wait) = self.take(&mut calls).await;
                 }
                 () = shutdown.requested(), if calls.is_empty() => return,
             }
         }
     }
 
-    /// Takes what is due and starts the calls; answers how many.
-    async fn take(&self, calls: &mut JoinSet<Found>) -> usize {
+    /// Until something has become due, but not longer than this.
+    async fn more_due(&self, wait: Duration) {
+        // In time and told are the same: look.
+        let _told = tokio::time::timeout(wait, self.due.notified()).await;
+    }
+
+    /// Takes what is due and starts the calls; answers whether that was as much as there was room for, and how long to
+    /// wait for the next look.
+    async fn take(&self, calls: &mut JoinSet<Found>) -> (bool, Duration) {
         let room = i64::try_from(CALLS_MAX - calls.len()).unwrap_or(0);
         let taken = match payments::payments_take_due(&self.pool, room, CLAIM).await {
             Ok(taken) => taken,
@@ -75,17 +94,17 @@ impl<P: Provider> Worker<P> {
                     error = &error as &dyn std::error::Error,
                     "due payments could not be read: trying again"
                 );
-                return 0;
+                return (false, FAILURE_WAIT);
             }
         };
-        let count = taken.len();
+        let full = i64::try_from(taken.len()).is_ok_and(|count| count >= room);
         for kept in taken {
             let provider = self.provider.clone();
             if let Some(operation) = kept.payment.state.operation() {
                 calls.spawn(async move { call(provider.as_ref(), kept, operation).await });
             }
         }
-        count
+        (full, POLL_WAIT)
     }
 
     /// Records outcomes; when that fails for long they are left to come up again, and nothing is lost.

@@ -133,6 +133,9 @@ async fn together<H: Handler>(
     settle::hold_in_tx(this, &mut tx, &held).await?;
     tx.commit().await.map_err(Trouble::commit)?;
 
+    if !plan.deliver.is_empty() {
+        this.handler.committed();
+    }
     this.outcomes.duplicate.inc_by(duplicates as u64);
     this.outcomes.handled.inc_by(plan.deliver.len() as u64);
     this.outcomes.held.inc_by(held.len() as u64);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sqlx::PgConnection;
+use tokio::sync::Notify;
 use waybill_events::payments::{AuthorizePayment, CapturePayment, RefundPayment, VoidPayment};
 use waybill_messaging::codec::{self, CodecError, Contract};
 use waybill_messaging::message::Message;
@@ -52,13 +53,14 @@ impl From<RefundPayment> for Command {
 /// Obeys the commands of the order saga.
 pub struct PaymentCommands {
     clock: Arc<dyn Clock>,
+    due: Arc<Notify>,
 }
 
 impl PaymentCommands {
-    /// With the clock that replies are dated by.
+    /// With the clock that replies are dated by, and who is told when something has become due.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock }
+    pub fn new(clock: Arc<dyn Clock>, due: Arc<Notify>) -> Self {
+        Self { clock, due }
     }
 }
 
@@ -107,6 +109,10 @@ impl Handler for PaymentCommands {
             Err(breach) => reject(&breach),
         };
         Ok(obeyed.into_iter().map(verdict).collect())
+    }
+
+    fn committed(&self) {
+        self.due.notify_one();
     }
 }
 

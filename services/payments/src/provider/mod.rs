@@ -3,6 +3,7 @@
 //! A provider keeps idempotency keys: the same call with the same key has one effect and one answer, however often and
 //! in whatever order calls arrive. That is what lets the worker ask again after silence.
 
+mod gather;
 pub mod sandbox;
 
 use std::future::Future;

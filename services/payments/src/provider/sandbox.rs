@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
+use super::gather::{Call, Gather};
 use super::{Authorization, Provider, ProviderError};
 use crate::domain::payment::{PaymentKey, Terms};
-use crate::store::sandbox::{self, AuthorizationRow};
+use crate::store::sandbox::{self, AuthorizationCall, AuthorizationRow, CaptureCall};
 
 /// Longest that `tok_slow_MS` waits: longer than any caller does.
 const SLOW_MS_MAX: u64 = 60_000;
@@ -27,6 +28,24 @@ const FAIL_CALLS_MAX: i32 = 1_000;
 #[derive(Debug, Clone)]
 pub struct Sandbox {
     pool: PgPool,
+    authorizations: Gather<AuthorizationCall>,
+    captures: Gather<CaptureCall>,
+}
+
+impl Call for AuthorizationCall {
+    type Answer = AuthorizationRow;
+
+    fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+impl Call for CaptureCall {
+    type Answer = bool;
+
+    fn key(&self) -> &str {
+        &self.key
+    }
 }
 
 /// What a token stands for.
@@ -71,10 +90,24 @@ impl Behaviour {
 }
 
 impl Sandbox {
-    /// A sandbox that keeps its tables in this database.
+    /// A sandbox that keeps its tables in this database. Calls that every order makes are gathered, by tasks that end
+    /// with the last clone.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+        let own = pool.clone();
+        let authorizations = Gather::start(move |calls: Vec<AuthorizationCall>| {
+            let pool = own.clone();
+            async move { sandbox::authorizations_call(&pool, &calls).await }
+        });
+        let own = pool.clone();
+        let captures = Gather::start(move |calls: Vec<CaptureCall>| {
+            let pool = own.clone();
+            async move { sandbox::authorizations_capture(&pool, &calls).await }
+        });
+        Self { pool, authorizations, captures }
     }
 }
 
@@ -99,10 +132,9 @@ impl Provider for Sandbox {
             tokio::time::sleep(time).await;
         }
         let reason = if let Behaviour::Decline(reason) = behaviour { Some(reason) } else { None };
-        let key = key.to_string();
         let skip = behaviour.calls_without_effect();
-        let row = sandbox::authorization_call(&self.pool, &key, terms.amount_minor, reason, skip).await;
-        let row = row.map_err(|error| away(&error))?;
+        let call = AuthorizationCall { key: key.to_string(), amount_minor: terms.amount_minor, reason, skip };
+        let row = self.authorizations.call(call).await.map_err(|why| ProviderError::Unavailable { why })?;
         match (decided(row), behaviour) {
             (_, Behaviour::AnswerLost) | (None, Behaviour::TimeoutOnce) => Err(ProviderError::AnswerLost),
             (Some(authorization), _) => Ok(authorization),
@@ -122,8 +154,11 @@ impl Provider for Sandbox {
     }
 
     async fn capture(&self, key: PaymentKey, terms: &Terms) -> Result<(), ProviderError> {
-        let done = sandbox::authorization_capture(&self.pool, &key.to_string(), terms.amount_minor).await;
-        accepted(done, "nothing_to_capture")
+        let call = CaptureCall { key: key.to_string(), amount_minor: terms.amount_minor };
+        match self.captures.call(call).await {
+            Ok(captured) => accepted(Ok(captured), "nothing_to_capture"),
+            Err(why) => Err(ProviderError::Unavailable { why }),
+        }
     }
 
     async fn refund(&self, key: PaymentKey, amount_minor: i64) -> Result<(), ProviderError> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use sqlx::PgPool;
+use tokio::sync::Notify;
 use uuid::Uuid;
 use waybill_events::payments::{AuthorizePayment, CapturePayment, RefundPayment, VoidPayment};
 use waybill_events::{CustomerId, OrderId, Published};
@@ -26,6 +27,7 @@ pub(crate) const AMOUNT: i64 = 4_250;
 pub(crate) struct World {
     pub(crate) database: TestDatabase,
     handler: PaymentCommands,
+    due: Arc<Notify>,
     shutdown: Shutdown,
 }
 
@@ -40,15 +42,17 @@ impl World {
     pub(crate) async fn new(hint: &str) -> Self {
         let database = TestDatabase::create(hint).await;
         database.migrate(&[&waybill_outbox::MIGRATIONS, &waybill_payments::store::MIGRATIONS]).await;
-        let handler = PaymentCommands::new(Arc::new(SystemClock));
-        Self { database, handler, shutdown: Shutdown::manual() }
+        let due = Arc::new(Notify::new());
+        let handler = PaymentCommands::new(Arc::new(SystemClock), Arc::clone(&due));
+        Self { database, handler, due, shutdown: Shutdown::manual() }
     }
 
     /// Starts a worker with the sandbox.
     pub(crate) fn start_worker(&self) {
         let provider = Arc::new(Sandbox::new(self.pool()));
         let clock = Arc::new(SystemClock);
-        let worker = Worker { pool: self.pool(), topic_prefix: String::new(), provider, clock };
+        let due = Arc::clone(&self.due);
+        let worker = Worker { pool: self.pool(), topic_prefix: String::new(), provider, clock, due };
         tokio::spawn(worker.run(self.shutdown.clone()));
     }
 
@@ -76,6 +80,7 @@ impl World {
             self.handler.handle(&mut tx, &[Delivery { envelope, message }], &mut out).await.unwrap();
         waybill_outbox::append::append(&mut tx, "", &out).await.unwrap();
         tx.commit().await.unwrap();
+        self.handler.committed();
         verdicts.into_iter().next().unwrap()
     }
 
