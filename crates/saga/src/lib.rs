@@ -11,6 +11,7 @@ pub mod log;
 mod metrics;
 pub mod operate;
 mod outgoing;
+pub mod retention;
 pub mod runner;
 pub mod sequences;
 pub mod state;

@@ -179,7 +179,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
         })
     }
 
-    /// Takes inputs: loads and locks their instances, steps them in memory, saves them and appends to the log; three
+    /// Takes inputs: loads and locks their instances, steps them in memory, saves them and appends to the log; two
     /// statements, whatever the number of inputs. Commands are pushed to `out`, for the caller to append to the outbox.
     ///
     /// Returns one [`Advanced`] per input, in the order of the inputs; inputs whose key has no instance are left out (and
@@ -209,19 +209,15 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
             advanced.extend(batch.take(key, input, &cause)?);
         }
         let (saves, log, messages) = batch.finish()?;
-        if !saves.keys.is_empty() {
-            let expected = saves.keys.len() as u64;
-            let saved = store::instances_save(conn, self.saga, &saves)
+        if !log.keys.is_empty() {
+            let expected = i64::try_from(saves.keys.len()).unwrap_or(i64::MAX);
+            let saved = store::instances_save(conn, self.saga, &saves, &log)
                 .await
                 .map_err(SagaError::database(self.saga, "saving instances"))?;
             if saved != expected {
+                let (expected, saved) = (expected.unsigned_abs(), saved.unsigned_abs());
                 return Err(SagaError::Conflict { saga: self.saga, expected, saved });
             }
-        }
-        if !log.keys.is_empty() {
-            store::log_append(conn, self.saga, &log.keys, &log.entries)
-                .await
-                .map_err(SagaError::database(self.saga, "appending to the log"))?;
         }
         out.extend(messages);
         Ok(advanced)

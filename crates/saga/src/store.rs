@@ -1,12 +1,14 @@
 //! All SQL of the sagas: one statement per function, each for many instances at once.
 
 use chrono::{DateTime, Utc};
+use sqlx::postgres::types::PgInterval;
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{FromRow, PgExecutor, Row as _};
 use uuid::Uuid;
 
 use crate::operate::{Row, SagaFilter};
 use crate::state::Status;
+use crate::stepping::LogRows;
 
 /// The relay whose position tells what is published.
 const RELAY_NAME: &str = "default";
@@ -95,36 +97,47 @@ pub(crate) async fn instances_load(
     .await
 }
 
-/// Saves instances whose revision is still the one that was loaded; returns how many those were.
+/// Saves instances whose revision is still the one that was loaded, and appends the log entries in the order of the
+/// arrays; returns how many were saved. The instances are locked.
 pub(crate) async fn instances_save(
     conn: &mut PgConnection,
     saga: &str,
     saves: &Saves,
-) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query(
-        "update saga_instances i set
-            revision    = i.revision + 1,
-            status      = n.status,
-            state       = n.state::json,
-            sequences   = n.sequences::json,
-            command_xid = case when not n.moved then i.command_xid when n.sent then pg_current_xact_id() end,
-            looked_at   = case when n.moved then statement_timestamp() else i.looked_at end,
-            due_at      = case when n.moved then n.due_at else i.due_at end,
-            wait_ms     = case when n.moved then n.wait_ms else i.wait_ms end,
-            deadline_at = case when not n.deadline_over then i.deadline_at end,
-            -- kept when it lies ahead (the sweeper then finds nothing to do): no index is touched
-            wake_at     = case when not n.moved then i.wake_at
-                               when n.due_at is not null then
-                                    least(case when i.wake_at > statement_timestamp() then i.wake_at end, n.due_at,
-                                          case when not n.deadline_over then i.deadline_at end) end,
-            step_at     = case when n.step_began then statement_timestamp() else i.step_at end,
-            updated_at  = statement_timestamp()
-         from (select u.*, statement_timestamp() + u.due_in_ms * interval '1 millisecond' as due_at
-               from unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::bool[], $8::bool[],
-                           $9::bigint[], $10::bigint[], $11::bool[], $12::bool[])
-                    as u (key, revision, status, state, sequences, moved, sent, due_in_ms, wait_ms, deadline_over,
-                          step_began)) n
-         where i.saga = $1 and i.key = n.key and i.revision = n.revision",
+    log: &LogRows,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "with logged as (
+            insert into saga_log (saga, key, entry)
+            select $1, e.key, e.entry::json
+            from unnest($13::uuid[], $14::text[]) with ordinality as e (key, entry, place)
+            order by e.place
+         ), saved as (
+            update saga_instances i set
+                revision    = i.revision + 1,
+                status      = n.status,
+                state       = n.state::json,
+                sequences   = n.sequences::json,
+                command_xid = case when not n.moved then i.command_xid when n.sent then pg_current_xact_id() end,
+                looked_at   = case when n.moved then statement_timestamp() else i.looked_at end,
+                due_at      = case when n.moved then n.due_at else i.due_at end,
+                wait_ms     = case when n.moved then n.wait_ms else i.wait_ms end,
+                deadline_at = case when not n.deadline_over then i.deadline_at end,
+                -- kept when it lies ahead (the sweeper then finds nothing to do): no index is touched
+                wake_at     = case when not n.moved then i.wake_at
+                                   when n.due_at is not null then
+                                        least(case when i.wake_at > statement_timestamp() then i.wake_at end, n.due_at,
+                                              case when not n.deadline_over then i.deadline_at end) end,
+                step_at     = case when n.step_began then statement_timestamp() else i.step_at end,
+                updated_at  = statement_timestamp()
+            from (select u.*, statement_timestamp() + u.due_in_ms * interval '1 millisecond' as due_at
+                  from unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::bool[], $8::bool[],
+                              $9::bigint[], $10::bigint[], $11::bool[], $12::bool[])
+                       as u (key, revision, status, state, sequences, moved, sent, due_in_ms, wait_ms, deadline_over,
+                             step_began)) n
+            where i.saga = $1 and i.key = n.key and i.revision = n.revision
+            returning 1
+         )
+         select count(*) from saved",
     )
     .bind(saga)
     .bind(&saves.keys)
@@ -138,30 +151,10 @@ pub(crate) async fn instances_save(
     .bind(&saves.wait_ms)
     .bind(&saves.deadline_over)
     .bind(&saves.step_began)
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected())
-}
-
-/// Appends log entries, in the order of the arrays. The instances are locked.
-pub(crate) async fn log_append(
-    conn: &mut PgConnection,
-    saga: &str,
-    keys: &[Uuid],
-    entries: &[String],
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "insert into saga_log (saga, key, entry)
-         select $1, e.key, e.entry::json
-         from unnest($2::uuid[], $3::text[]) with ordinality as e (key, entry, place)
-         order by e.place",
-    )
-    .bind(saga)
-    .bind(keys)
-    .bind(entries)
-    .execute(conn)
-    .await?;
-    Ok(())
+    .bind(&log.keys)
+    .bind(&log.entries)
+    .fetch_one(conn)
+    .await
 }
 
 /// Wakes instances whose time has come, locks those whose deadline fires and returns them; the others are pushed on.
@@ -306,6 +299,29 @@ pub(crate) async fn log_newest(
     .await
 }
 
+/// Deletes some sagas that ended longer ago than `age`, with their logs; returns how many.
+pub(crate) async fn ended_delete(pool: &PgPool, age: &PgInterval, limit: i64) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "with old as materialized (
+            select saga, key from saga_instances
+            -- The first condition finds the rows (brin); the second is the promise.
+            where created_at < now() - $1 and updated_at < now() - $1
+              and status in ('completed', 'compensated', 'abandoned')
+            limit $2
+            for update skip locked
+         ), instances as (
+            delete from saga_instances i using old where i.saga = old.saga and i.key = old.key
+         ), entries as (
+            delete from saga_log l using old where l.saga = old.saga and l.key = old.key
+         )
+         select count(*) from old",
+    )
+    .bind(age)
+    .bind(limit)
+    .fetch_one(pool)
+    .await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,8 +353,8 @@ mod tests {
             deadline_over: vec![true],
             step_began: vec![true],
         };
-        assert_eq!(instances_save(&mut conn, "s", &save("completed")).await.unwrap(), 1);
-        assert_eq!(instances_save(&mut conn, "s", &save("abandoned")).await.unwrap(), 0);
+        assert_eq!(instances_save(&mut conn, "s", &save("completed"), &LogRows::default()).await.unwrap(), 1);
+        assert_eq!(instances_save(&mut conn, "s", &save("abandoned"), &LogRows::default()).await.unwrap(), 0);
         let row = sqlx::query("select status from saga_instances").fetch_one(&mut *conn).await.unwrap();
         assert_eq!(row.get::<String, _>(0), "completed");
     }

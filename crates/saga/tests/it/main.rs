@@ -10,6 +10,7 @@ mod deadlines;
 mod desk;
 mod example;
 mod exploration;
+mod operating;
 mod runner;
 mod sagas;
 mod statements;
