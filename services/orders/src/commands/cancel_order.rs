@@ -13,7 +13,7 @@ use waybill_saga::{Advanced, Input};
 use super::locked_orders::LockedOrders;
 use super::saga_progress::{Progress, orders_follow, start_cancel};
 use super::{CommandError, Context};
-use crate::domain::order::{PlacedOrder, Refused, State};
+use crate::domain::order::{PlacedOrder, Refused, State, Status};
 use crate::domain::reason::Reason;
 use crate::domain::viewer::Viewer;
 use crate::sagas::Sagas;
@@ -36,7 +36,7 @@ pub struct CancelOrder {
 pub enum Cancelled {
     /// The order as it stands now: CANCELLING, or CANCELLED when an earlier cancel has come to its end.
     Accepted(PlacedOrder),
-    /// The order was rejected before: there is nothing to cancel.
+    /// The order was rejected before, and there is nothing to cancel; or it was confirmed longer ago than sagas are kept.
     Refused(Refused),
     /// The viewer has no such order.
     NotFound,
@@ -90,6 +90,10 @@ async fn cancel_in_tx(
     let advanced = context.sagas.place.advance(conn, vec![(id, cancel, cause.clone())], &mut out).await?;
     let mut orders = LockedOrders::lock(conn, &BTreeSet::from([id]), now).await?;
     let confirmed = orders.get(id)?.state == State::Confirmed;
+    if confirmed && advanced.is_empty() {
+        // Its saga was deleted after its time, and the counters of its messages with it.
+        return Ok(Cancelled::Refused(Refused { status: Status::Confirmed, change: "cancelled so late" }));
+    }
     let asked = orders
         .change(id, cause.clone(), &mut out, |order, now| order.request_cancellation(command.who(), now))?;
     if let Err(refused) = asked {

@@ -5,6 +5,7 @@
 
 mod announce;
 pub mod cancel_order;
+pub mod known_prices;
 mod locked_orders;
 pub mod operate_sagas;
 pub mod place_order;
@@ -19,6 +20,7 @@ use waybill_messaging::codec::CodecError;
 use waybill_runtime::clock::Clock;
 use waybill_saga::SagaError;
 
+use self::known_prices::KnownPrices;
 use crate::domain::order::Refused;
 use crate::sagas::Sagas;
 
@@ -33,6 +35,8 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     /// Put before topic names in the outbox.
     pub topic_prefix: Arc<str>,
+    /// Prices as this process last read them.
+    pub prices: Arc<KnownPrices>,
 }
 
 impl Context {

@@ -1,13 +1,14 @@
 //! Use case: a customer places an order.
 //!
-//! Two round trips in all, after the pool's guard when the connection is taken:
-//! 1. whether the idempotency key was used, and the catalogue's prices of all SKUs;
-//! 2. one statement, which is its own transaction, writes idempotency key, order, lines, saga instance, its first log
-//!    entry, and the outbox rows of `OrderPlaced` and `ReserveStock`.
+//! One round trip, after the pool's guard when the connection is taken: a statement, which is its own transaction, looks
+//! whether the lines' prices are the catalogue's, and writes idempotency key, order, lines, saga instance, its first log
+//! entry, and the outbox rows of `OrderPlaced` and `ReserveStock`.
 //!
-//! A request whose key was used needs one more, for the stored answer. An order is priced by what the catalogue said
-//! in 1; a price that changes before 2 comes too late for it.
+//! The prices are those this process read last ([`super::known_prices`]). When one is not known, or has changed, or the
+//! lines can not be priced by them, a statement before reads them anew, and whether the key was used; a price that
+//! changes between the two comes too late. A request whose key was used needs one more, for the stored answer.
 
+use sqlx::PgConnection;
 use waybill_events::inventory::StockLine;
 use waybill_events::{Currency, CustomerId, OrderId};
 use waybill_http::ApiError;
@@ -22,7 +23,7 @@ use crate::domain::order::{Order, PlacedOrder};
 use crate::domain::pricing::{Priced, PricingError, RequestedLine, price_lines};
 use crate::metrics;
 use crate::sagas::place_order::PlaceOrder as SagaData;
-use crate::store::placement::{Claim, Placement, groundwork, order_place};
+use crate::store::placement::{Claim, Placement, Placing, Prices, groundwork, order_place};
 
 /// A new order as the customer wants it: each field within its limits, no SKU twice.
 #[derive(Debug, Clone)]
@@ -61,35 +62,46 @@ pub enum PlaceError {
 /// the first command of its saga. Run it to its end when the caller hangs up.
 ///
 /// # Errors
-/// [`PlaceError`]: nothing was written, or (a connection lost in statement 2) all of it; the same key tells.
+/// [`PlaceError`]: nothing was written, or (a connection lost in the statement that writes) all of it; the same key tells.
 pub async fn place_order(
     context: &Context,
     command: PlaceOrder,
-    answer: impl FnOnce(&PlacedOrder) -> Result<StoredResponse, ApiError>,
+    answer: impl Fn(&PlacedOrder) -> Result<StoredResponse, ApiError>,
 ) -> Result<StoredResponse, PlaceError> {
     let mut conn = context.pool.acquire().await.map_err(CommandError::from)?;
-    let claim = &command.claim;
+    if let Some(priced) = guess(context, &command) {
+        let new = NewOrder::of(context, &command, priced)?;
+        let answer = answer(&new.placed).map_err(PlaceError::Key)?;
+        match new.place(&mut conn, &command.claim, &answer, Prices::Remembered).await? {
+            Placing::Placed => return Ok(answer),
+            Placing::KeyTaken => return replay(&mut conn, &command.claim).await,
+            Placing::PriceChanged => {}
+        }
+    }
     let skus: Vec<&str> = command.lines.iter().map(|line| line.sku.as_str()).collect();
-    let known = groundwork(&mut conn, claim, &skus).await.map_err(CommandError::from)?;
+    let known = groundwork(&mut conn, &command.claim, &skus).await.map_err(CommandError::from)?;
+    context.prices.learn(&known.prices);
     if !known.key_used {
         let priced =
             price_lines(&command.lines, command.currency, &known.prices).map_err(PlaceError::Pricing)?;
         let new = NewOrder::of(context, &command, priced)?;
         let answer = answer(&new.placed).map_err(PlaceError::Key)?;
-        let placement = Placement {
-            claim,
-            answer: &answer,
-            placed: &new.placed,
-            saga: &new.saga,
-            messages: new.messages,
-        };
-        if order_place(&mut conn, placement).await.map_err(CommandError::from)? {
-            metrics::changed_to(new.placed.order.state.status());
+        if new.place(&mut conn, &command.claim, &answer, Prices::JustRead).await? == Placing::Placed {
             return Ok(answer);
         }
     }
+    replay(&mut conn, &command.claim).await
+}
+
+/// The lines priced by what is remembered; `None` when that does not do, for whatever reason.
+fn guess(context: &Context, command: &PlaceOrder) -> Option<Priced> {
+    let prices = context.prices.of(command.lines.iter().map(|line| &line.sku))?;
+    price_lines(&command.lines, command.currency, &prices).ok()
+}
+
+async fn replay(conn: &mut PgConnection, claim: &Claim) -> Result<StoredResponse, PlaceError> {
     let Claim { scope, endpoint, key, hash } = claim;
-    key_replay(&mut *conn, scope, endpoint, key, hash).await.map_err(PlaceError::Key)
+    key_replay(conn, scope, endpoint, key, hash).await.map_err(PlaceError::Key)
 }
 
 /// All that is written for a new order.
@@ -113,6 +125,24 @@ impl NewOrder {
         let mut messages = vec![announce::placed(&placed, cause, now)?];
         messages.extend(started.messages);
         Ok(Self { placed, saga, messages: AppendArrays::new(&context.topic_prefix, &messages) })
+    }
+}
+
+impl NewOrder {
+    async fn place(
+        &self,
+        conn: &mut PgConnection,
+        claim: &Claim,
+        answer: &StoredResponse,
+        prices: Prices,
+    ) -> Result<Placing, CommandError> {
+        let Self { placed, saga, messages } = self;
+        let placement = Placement { claim, answer, placed, saga, messages, prices };
+        let placing = order_place(conn, placement).await?;
+        if placing == Placing::Placed {
+            metrics::changed_to(placed.order.state.status());
+        }
+        Ok(placing)
     }
 }
 

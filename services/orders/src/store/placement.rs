@@ -85,23 +85,50 @@ pub struct Placement<'a> {
     /// Its saga, as `saga_start` takes it.
     pub saga: &'a str,
     /// Its first messages, as `outbox_append` takes them.
-    pub messages: AppendArrays,
+    pub messages: &'a AppendArrays,
+    /// Where its prices come from.
+    pub prices: Prices,
+}
+
+/// Where the prices of a new order come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prices {
+    /// The catalogue, a statement ago.
+    JustRead,
+    /// An earlier order: it is placed only if each is still the catalogue's.
+    Remembered,
+}
+
+/// What became of a placement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placing {
+    /// It is written.
+    Placed,
+    /// The key is taken, and nothing was written.
+    KeyTaken,
+    /// The catalogue says another price by now, and nothing was written.
+    PriceChanged,
 }
 
 /// Writes a new order with its key, lines, saga and messages in one statement, which is a transaction of its own unless
-/// the caller has begun one. `false`: the key is taken, and nothing was written.
+/// the caller has begun one.
 ///
 /// # Errors
 /// Any [`sqlx::Error`]. When the connection is lost nobody knows whether it is written; the key tells.
-pub async fn order_place(conn: &mut PgConnection, placement: Placement<'_>) -> Result<bool, sqlx::Error> {
-    let Placement { claim, answer, placed: PlacedOrder { order, lines }, saga, messages } = placement;
+pub async fn order_place(conn: &mut PgConnection, placement: Placement<'_>) -> Result<Placing, sqlx::Error> {
+    let Placement { claim, answer, placed: PlacedOrder { order, lines }, saga, messages, prices } = placement;
     let skus: Vec<_> = lines.iter().map(|line| line.sku.as_str()).collect();
     let quantities: Vec<_> = lines.iter().map(|line| line.quantity).collect();
     let unit_prices: Vec<_> = lines.iter().map(|line| line.unit_price_minor).collect();
-    sqlx::query_scalar(
-        "-- The key comes first: a second request with it waits here, and writes nothing once the first has committed.
-         with claim as materialized (
-             select idempotency_claim($1, $2, $3, $4, $5, $6::json, $7) as won
+    let (priced, won): (bool, bool) = sqlx::query_as(
+        "with priced as materialized (
+             -- No lock: a price that changes before the commit comes too late for this order.
+             select not $24 or count(*) = cardinality($15::text[]) as same
+             from unnest($15::text[], $17::bigint[]) as l (sku, unit_price_minor)
+             join catalogue c on c.sku = l.sku and c.unit_price_minor = l.unit_price_minor and c.currency = $11
+         ), claim as materialized (
+             -- The key comes next: a second request with it waits here, and writes nothing once the first has committed.
+             select idempotency_claim($1, $2, $3, $4, $5, $6::json, $7) as won from priced where same
          ), placed as (
              insert into orders (id, customer_id, status, currency, total_minor, version, created_at, updated_at)
              select $8, $9, $10, $11, $12, $13, $14, $14 from claim where won
@@ -117,7 +144,7 @@ pub async fn order_place(conn: &mut PgConnection, placement: Placement<'_>) -> R
              -- Nobody else can know of the order before the commit: there is no aggregate row to lock first.
              select outbox_append($19, $20, $21, $22, $23) from placed
          )
-         select won and (select count(*) from started) + (select count(*) from appended) = 2 from claim",
+         select same, (select count(*) from started) + (select count(*) from appended) = 2 as won from priced",
     )
     .bind(&claim.scope)
     .bind(claim.endpoint)
@@ -137,11 +164,17 @@ pub async fn order_place(conn: &mut PgConnection, placement: Placement<'_>) -> R
     .bind(quantities)
     .bind(unit_prices)
     .bind(saga)
-    .bind(messages.message_ids)
-    .bind(messages.topics)
-    .bind(messages.keys)
-    .bind(messages.headers)
-    .bind(messages.payloads)
+    .bind(&messages.message_ids)
+    .bind(&messages.topics)
+    .bind(&messages.keys)
+    .bind(&messages.headers)
+    .bind(&messages.payloads)
+    .bind(prices == Prices::Remembered)
     .fetch_one(conn)
-    .await
+    .await?;
+    Ok(match (priced, won) {
+        (_, true) => Placing::Placed,
+        (true, false) => Placing::KeyTaken,
+        (false, false) => Placing::PriceChanged,
+    })
 }

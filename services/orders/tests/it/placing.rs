@@ -161,3 +161,22 @@ async fn a_hang_up_does_not_half_place_an_order() {
     assert_eq!((again.status.as_u16(), again.replayed), (202, true));
     world.assert_sound().await;
 }
+
+#[tokio::test]
+async fn a_remembered_price_that_has_changed_is_never_charged() {
+    let world = World::new("place_repriced").await;
+    world.place().await;
+    let change = "update catalogue set unit_price_minor = 1000, version = version + 1 where sku = 'TEA'";
+    sqlx::query(change).execute(world.pool()).await.unwrap();
+    let answer = world.post(&new_key(), &usual_order()).await;
+    assert_eq!((answer.status.as_u16(), answer.json()["total_minor"].as_i64()), (202, Some(3250)));
+
+    let key = new_key();
+    let first = world.post(&key, &usual_order()).await;
+    sqlx::query("delete from catalogue where sku = 'CUP'").execute(world.pool()).await.unwrap();
+    let again = world.post(&key, &usual_order()).await;
+    assert!(again.replayed, "the key decides before the price");
+    assert_eq!(again.bytes, first.bytes);
+    assert_eq!(world.post(&new_key(), &usual_order()).await.refusal().0, 422, "it is not sold any more");
+    assert_eq!(world.count("select count(*) from orders").await, 3);
+}
