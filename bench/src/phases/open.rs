@@ -29,6 +29,8 @@ use crate::watch::Watch;
 
 /// Requests that may be unanswered at once: past it arrivals wait, their time running.
 const UNANSWERED_MAX: usize = 512;
+/// Longest time before the measured one: the closed loop has warmed everything.
+const WARM_UP_S_MAX: u64 = 5;
 /// The arrivals of every run are the same.
 const SEED: u64 = 7;
 
@@ -74,12 +76,11 @@ pub async fn run(
         }
     })
     .await?;
-    progress(&format!(
-        "open loop: {rate_per_s:.0} orders/s for {} s + {} s",
-        arguments.warm_up_s, arguments.open_loop_s
-    ));
+    let warm_up_s = arguments.warm_up_s.min(WARM_UP_S_MAX);
+    let measured_s = arguments.open_loop_s;
+    progress(&format!("open loop: {rate_per_s:.0} orders/s for {warm_up_s} s + {measured_s} s"));
     let began = Instant::now();
-    let warm = Duration::from_secs(arguments.warm_up_s);
+    let warm = Duration::from_secs(warm_up_s);
     let arrivals = arrivals(rate_per_s, warm + Duration::from_secs(arguments.open_loop_s));
     let split = arrivals.partition_point(|at| *at < warm);
     send(&arrivals[..split], began, &shop, &journal).await;
