@@ -1,6 +1,9 @@
 //! Retention: a day goes when every relay has published it and its time is over; nothing unpublished ever goes.
 
-use std::time::Duration;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use chrono::{Days, Utc};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
@@ -20,15 +23,14 @@ async fn run(pool: &PgPool, sql: &'static str) {
 
 async fn with_old_day(hint: &str) -> waybill_testkit::TestDatabase {
     let database = ledger::database(hint).await;
-    run(
-        &database.pool,
-        "create table outbox_20200101 (like outbox including defaults including constraints);
-         alter table outbox attach partition outbox_20200101
-             for values from ('2020-01-01 00:00+00') to ('2020-01-02 00:00+00')",
-    )
-    .await;
+    run(&database.pool, OLD_DAY_AGAIN).await;
     database
 }
+
+const OLD_DAY_AGAIN: &str =
+    "create table outbox_20200101 (like outbox including defaults including constraints);
+    alter table outbox attach partition outbox_20200101
+        for values from ('2020-01-01 00:00+00') to ('2020-01-02 00:00+00')";
 
 /// As a transaction does that began on the old day.
 const APPEND_OLD: &str = "insert into outbox (message_id, topic, key, headers, created_at)
@@ -179,4 +181,113 @@ async fn the_inbox_forgets_days_and_strays_after_their_time() {
     assert_eq!((left.len(), left[1]), (2, Uuid::max()));
     assert_eq!(drop_old(pool).await, Dropped::default());
     assert_eq!(upkeep::make(pool).await.unwrap(), 0, "what is dropped is not made again");
+}
+
+/// Commits and drops after which the race below has been long enough.
+const COMMITS: usize = 200;
+const DROPS: usize = 10;
+/// It comes to that within seconds.
+const RACE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Appends to the old day with pauses before the commit, some rolled back; returns the ids it knows to be committed.
+async fn write(url: String, seed: u64, stop: Arc<AtomicBool>, committed: Arc<Mutex<Vec<Uuid>>>) {
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let insert = "insert into outbox (message_id, topic, headers, created_at)
+                  values ($1, 'a', '{}', '2020-01-01 12:00+00')";
+    for turn in seed.. {
+        if stop.load(Ordering::SeqCst) {
+            return;
+        }
+        let id = Uuid::now_v7();
+        let mut tx = connection.begin().await.unwrap();
+        if turn % 3 == 0 {
+            // The transaction's number is older than its row.
+            sqlx::query("select pg_current_xact_id()").execute(&mut *tx).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(turn % 7)).await;
+        }
+        // The day is gone, or somebody waits to drop it: no row, no loss.
+        if sqlx::query(insert).bind(id).execute(&mut *tx).await.is_err() {
+            continue;
+        }
+        tokio::time::sleep(Duration::from_millis((turn * 7) % 31)).await;
+        if turn % 11 != 0 && tx.commit().await.is_ok() {
+            committed.lock().unwrap().push(id);
+        }
+        // Now and then nobody writes, and the day can go.
+        tokio::time::sleep(Duration::from_millis((turn * 13) % 97)).await;
+    }
+}
+
+/// Reads as the relay does: what a snapshot sees and the last one did not; then stores it as the position.
+async fn publish_round(connection: &mut PgConnection, published: &mut HashSet<Uuid>) {
+    let round = "select pg_current_snapshot()::text,
+            array(select o.message_id from outbox o, outbox_relay r
+                  where not pg_visible_in_snapshot(o.xid, r.position_from))";
+    let (now, ids): (String, Vec<Uuid>) = sqlx::query_as(round).fetch_one(&mut *connection).await.unwrap();
+    published.extend(ids);
+    sqlx::query("update outbox_relay set position_from = $1::pg_snapshot")
+        .bind(now)
+        .execute(connection)
+        .await
+        .unwrap();
+}
+
+/// Writers, a relay and a dropper on the old day; returns how many committed rows the relay never saw.
+async fn race(database: &waybill_testkit::TestDatabase) -> usize {
+    let pool = database.pool.clone();
+    let (stop, committed) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+    let drops = Arc::new(AtomicUsize::new(0));
+    let writers: Vec<_> = (0..4)
+        .map(|n| {
+            tokio::spawn(write(database.url.clone(), n * 1_000, Arc::clone(&stop), Arc::clone(&committed)))
+        })
+        .collect();
+    let dropping = tokio::spawn({
+        let (pool, stop, drops) = (pool.clone(), Arc::clone(&stop), Arc::clone(&drops));
+        async move {
+            while !stop.load(Ordering::SeqCst) {
+                if drop_old(&pool).await.partitions == [OLD_DAY] {
+                    drops.fetch_add(1, Ordering::SeqCst);
+                    run(&pool, OLD_DAY_AGAIN).await;
+                }
+            }
+        }
+    });
+    let mut relay = PgConnection::connect(&database.url).await.unwrap();
+    let mut published = HashSet::new();
+    let began = Instant::now();
+    while committed.lock().unwrap().len() < COMMITS || drops.load(Ordering::SeqCst) < DROPS {
+        assert!(began.elapsed() < RACE_TIME_MAX, "{} drops only", drops.load(Ordering::SeqCst));
+        publish_round(&mut relay, &mut published).await;
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    dropping.await.unwrap();
+    publish_round(&mut relay, &mut published).await;
+    let committed = committed.lock().unwrap();
+    committed.iter().filter(|id| !published.contains(id)).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_appends_to_an_old_day_while_it_is_dropped_loses_nothing() {
+    let database = with_old_day("race").await;
+    assert_eq!(race(&database).await, 0, "of {COMMITS} rows and more, over {DROPS} drops and more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropping_after_one_look_only_would_lose_rows() {
+    let database = with_old_day("race_seen").await;
+    let source: String = sqlx::query_scalar("select pg_get_functiondef('outbox_partition_drop'::regproc)")
+        .fetch_one(&database.pool)
+        .await
+        .unwrap();
+    // Without the lock and the look after it.
+    let lock = source.find("execute format('lock table").unwrap();
+    let drop = source.find("execute format('drop table").unwrap();
+    let one_look = format!("{}{}", &source[..lock], &source[drop..]);
+    sqlx::raw_sql(AssertSqlSafe(one_look)).execute(&database.pool).await.unwrap();
+    assert!(race(&database).await > 0, "the race above would not see the fault it is there for");
 }
