@@ -38,12 +38,21 @@ enum What {
 }
 
 impl What {
-    /// The package and the name of a benchmark that is cargo's; none for a program of its own.
-    fn cargos(self) -> Option<(&'static str, &'static str)> {
+    /// The measuring program.
+    fn program(self) -> &'static str {
         match self {
-            Self::Spine => None,
-            Self::Relay => Some(("outbox-relay", "relay")),
-            Self::Consumer => Some(("waybill-outbox", "consumer")),
+            Self::Spine => "spine",
+            Self::Relay => "relay",
+            Self::Consumer => "consumer",
+        }
+    }
+
+    /// The packages whose programs it starts.
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Spine => &binaries::PACKAGES,
+            Self::Relay => &["outbox-relay"],
+            Self::Consumer => &[],
         }
     }
 }
@@ -92,33 +101,19 @@ fn measure(context: Context<'_>, args: &BenchArgs) -> Result<ExitCode> {
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// Programs and benchmark in one command: one choice of features, so that nothing is compiled twice. A package's own
-/// benchmark has its programs built.
+/// Programs and benchmark in one command: one choice of features, so that nothing is compiled twice. No tests are
+/// built: what they alone have must not be measured.
 fn build(layout: &Layout, what: What) -> Command {
     let mut cargo = binaries::cargo(layout);
-    match what.cargos() {
-        None => {
-            cargo.args(["build", "--release", "--bins", "--package", "waybill-bench"]);
-            for package in binaries::PACKAGES {
-                cargo.args(["--package", package]);
-            }
-        }
-        Some((package, name)) => {
-            cargo.args(["bench", "--no-run", "--package", package, "--bench", name]);
-        }
+    cargo.args(["build", "--release", "--bins", "--package", "waybill-bench"]);
+    for package in what.packages() {
+        cargo.args(["--package", package]);
     }
     cargo
 }
 
 fn program(layout: &Layout, args: &BenchArgs, addresses: &Addresses) -> Command {
-    let mut command = match args.what.cargos() {
-        None => Command::new(binaries::path(layout, "spine", true)),
-        Some((package, name)) => {
-            let mut cargo = binaries::cargo(layout);
-            cargo.args(["bench", "--quiet", "--package", package, "--bench", name, "--"]);
-            cargo
-        }
-    };
+    let mut command = Command::new(binaries::path(layout, args.what.program(), true));
     command.args(&args.args).current_dir(&layout.root);
     command.env(POSTGRES_VARIABLE, &addresses.postgres).env(KAFKA_VARIABLE, &addresses.kafka);
     command.env("WAYBILL_BIN_DIR", binaries::dir(layout, true));

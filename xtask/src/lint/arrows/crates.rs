@@ -27,7 +27,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("crates/testkit", &[]),
     ("waybillctl", &["messaging", "events", "runtime", "telemetry"]),
     ("e2e", &["testkit", "events"]),
-    ("bench", &["testkit"]),
+    ("bench", &["testkit", "outbox", "messaging", "runtime"]),
     ("xtask", &[]),
 ];
 

@@ -39,9 +39,6 @@ struct Arguments {
     /// Only the JSON.
     #[arg(long)]
     json: bool,
-    /// Cargo says so to every benchmark.
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 /// A kind of turn.

@@ -14,9 +14,9 @@ use crate::report::cpu_seconds;
 use crate::topic::Topic;
 use crate::{load, relay};
 
-const POM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench/peers/debezium/pom.xml");
-const WORKER: &str = include_str!("../../../../bench/peers/debezium/worker.properties");
-const CONNECTOR: &str = include_str!("../../../../bench/peers/debezium/connector.properties");
+const POM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/debezium/pom.xml");
+const WORKER: &str = include_str!("../../peers/debezium/worker.properties");
+const CONNECTOR: &str = include_str!("../../peers/debezium/connector.properties");
 /// The table that its documentation describes.
 const TABLE: &str = "create table peer_outbox (id uuid primary key, aggregatetype varchar(255) not null,
                      aggregateid varchar(255) not null, type varchar(255) not null, payload bytea)";

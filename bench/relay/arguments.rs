@@ -43,9 +43,6 @@ pub(crate) struct Arguments {
     /// Only the JSON.
     #[arg(long)]
     json: bool,
-    /// Cargo says so to every benchmark.
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 /// One part of the benchmark.
