@@ -1,36 +1,71 @@
-//! Real kills: the relay dies in the middle, or is stopped past its lease and goes on as a zombie.
+//! Real kills: the relay dies at every point of its way, or is stopped past its lease and goes on as a zombie.
 
-use std::time::Duration;
+use std::time::Instant;
 
-use tokio::task::JoinSet;
+use sqlx::Connection as _;
 use waybill_testkit::eventually;
 
-use super::audit::audit;
-use super::setup::{Outbox, SOON, TOPIC, metric};
-use super::writers::write;
+use super::audit::{audit, audit_to_end};
+use super::setup::{LEASE_SHORT, Outbox, SOON, TOPIC, append, metric};
+use super::torture::writers;
 
-fn writers(outbox: &Outbox, connections: Vec<sqlx::PgConnection>, transactions: u64) -> JoinSet<()> {
-    let mut writers = JoinSet::new();
-    for (seed, connection) in connections.into_iter().enumerate() {
-        writers.spawn(write(connection, outbox.topics.full(TOPIC), seed as u64 + 100, transactions));
-    }
-    writers
-}
+/// Rows of a crash.
+const ROWS: usize = 20;
 
-async fn connections(outbox: &Outbox, count: usize) -> Vec<sqlx::PgConnection> {
-    let mut connections = Vec::new();
-    for _ in 0..count {
-        connections.push(outbox.connection().await);
+/// Where it dies (`WAYBILL_FAILPOINT`), in pieces of how many rows, and how many of the rows are then published again.
+const POINTS: [(&str, &str, std::ops::RangeInclusive<usize>); 8] = [
+    ("after_snapshot", "2000", 0..=0),
+    ("inside_reading:1", "5", 0..=0),
+    ("inside_reading:3", "5", 0..=10),
+    ("after_produce", "2000", 0..=ROWS),
+    ("acknowledged:7", "2000", 7..=ROWS),
+    // The last one: every row is there, nothing says so.
+    ("acknowledged:20", "2000", ROWS..=ROWS),
+    ("before_position", "2000", ROWS..=ROWS),
+    ("after_position", "2000", 0..=0),
+];
+
+/// Twenty rows over five aggregates in one transaction.
+async fn twenty(outbox: &Outbox) {
+    let (mut connection, topic) = (outbox.connection().await, outbox.topics.full(TOPIC));
+    let mut transaction = connection.begin().await.unwrap();
+    for row in 0..ROWS {
+        append(&mut transaction, &topic, i32::try_from(row % 5).unwrap() + 1).await;
     }
-    connections
+    transaction.commit().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_relay_loses_and_turns_nothing() {
+async fn a_crash_at_any_point_costs_repeats_only() {
+    let outbox = Outbox::new("points").await;
+    let mut before = 0;
+    for (point, piece_rows, expected) in POINTS {
+        twenty(&outbox).await;
+        let relay = || outbox.relay().env("OUTBOX_RELAY_LEASE_MS", LEASE_SHORT);
+        let armed =
+            relay().env("WAYBILL_FAILPOINT", point).env("OUTBOX_RELAY_PIECE_ROWS_MAX", piece_rows).spawn();
+        let mut armed = armed;
+        let ended = armed.wait_exit(SOON).await;
+        assert_eq!(ended, None, "{point}: a signal ends it:\n{}", armed.output());
+        // A row behind the others: when it is there, so are they and their repeats.
+        append(&mut outbox.connection().await, &outbox.topics.full(TOPIC), 9).await;
+        let mut healthy = relay().spawn();
+        audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+        assert_eq!(healthy.terminate().await, Some(0));
+        let audit = audit_to_end(&outbox.topics, TOPIC, &outbox.database.pool).await;
+        let repeats = audit.repeats - before;
+        before = audit.repeats;
+        println!("{point}: {repeats} of {ROWS} rows published again");
+        assert!(expected.contains(&repeats), "{point}: {repeats} repeats, expected {expected:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_killed_under_load_loses_and_turns_nothing() {
     let outbox = Outbox::new("killed").await;
-    let mut relay = outbox.relay().env("OUTBOX_RELAY_LEASE_MS", "500").spawn();
+    let mut relay = outbox.relay().env("OUTBOX_RELAY_LEASE_MS", LEASE_SHORT).spawn();
     relay.wait_ready(SOON).await;
-    let writers = writers(&outbox, connections(&outbox, 6).await, 500);
+    let writers = writers(&outbox, 100, 6, 300).await;
     for _ in 0..4 {
         // A process that was killed begins to count at nought.
         eventually(SOON, async || {
@@ -49,24 +84,26 @@ async fn a_killed_relay_loses_and_turns_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_zombie_only_repeats() {
+    let lease = std::time::Duration::from_millis(1_000);
     let outbox = Outbox::new("zombie").await;
-    let mut first = outbox.relay().spawn();
+    let relay = || outbox.relay().env("OUTBOX_RELAY_LEASE_MS", lease.as_millis().to_string());
+    let mut first = relay().spawn();
     first.wait_ready(SOON).await;
-    let mut second = outbox.relay().spawn();
+    let mut second = relay().spawn();
     second.wait_ready(SOON).await;
-    let writers = writers(&outbox, connections(&outbox, 4).await, 500);
+    let writers = writers(&outbox, 200, 4, 400).await;
     eventually(SOON, async || {
         (metric(&first, "outbox_relay_published_rows_total").await > 20.0).then_some(())
     })
     .await;
     first.sigstop().await;
-    eventually(SOON, async || (metric(&second, "outbox_relay_lease_held").await > 0.0).then_some(())).await;
+    let stopped = Instant::now();
     eventually(SOON, async || {
         (metric(&second, "outbox_relay_published_rows_total").await > 20.0).then_some(())
     })
     .await;
-    // Past the lease and more, under load: now it wakes up with rows in its hands.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Three lease times, under load: now it wakes up with rows in its hands.
+    tokio::time::sleep((3 * lease).saturating_sub(stopped.elapsed())).await;
     first.sigcont().await;
     eventually(SOON, async || (metric(&first, "outbox_relay_lease_held").await == 0.0).then_some(())).await;
     writers.join_all().await;

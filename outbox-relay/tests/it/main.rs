@@ -7,11 +7,13 @@
 )]
 
 mod audit;
+mod brokers;
 mod crash;
 mod examples;
 mod faults;
 mod lease;
 mod model;
+mod outages;
 mod plans;
 mod privileges;
 mod reload;
@@ -20,4 +22,5 @@ mod retention;
 mod rounds;
 mod secure;
 mod setup;
-mod writers;
+mod steady;
+mod torture;

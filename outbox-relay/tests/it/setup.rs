@@ -8,6 +8,8 @@ use waybill_testkit::{Process, ProcessBuilder, TestDatabase, TestTopics};
 
 /// Anything in these tests is done by then, on a slow machine too.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// For tests that wait until a killed relay's lease has run out, in milliseconds: the shortest there is.
+pub(crate) const LEASE_SHORT: &str = "500";
 /// The topic of most tests.
 pub(crate) const TOPIC: &str = "t.events";
 pub(crate) const PARTITIONS: i32 = 3;
@@ -31,7 +33,7 @@ impl Outbox {
         self.database.migrate(&[&waybill_outbox::MIGRATIONS]).await;
         let aggregates = "create table aggregate (id int primary key, version int not null default 0)";
         sqlx::raw_sql(aggregates).execute(&self.database.pool).await.unwrap();
-        let fill = "insert into aggregate (id) select generate_series(1, 20)";
+        let fill = "insert into aggregate (id) select generate_series(1, 500)";
         sqlx::raw_sql(fill).execute(&self.database.pool).await.unwrap();
     }
 
@@ -84,21 +86,24 @@ pub(crate) async fn append_sized(
     aggregate: i32,
     bytes: i32,
 ) -> Uuid {
+    try_append(connection, topic, aggregate, bytes).await.unwrap()
+}
+
+/// [`append_sized`] where the server may go away.
+pub(crate) async fn try_append(
+    connection: &mut PgConnection,
+    topic: &str,
+    aggregate: i32,
+    bytes: i32,
+) -> Result<Uuid, sqlx::Error> {
     let id = Uuid::now_v7();
     let statement = "
         with locked as (update aggregate set version = version + 1 where id = $1 returning version)
         select outbox_append(array[$2], array[$3], array[convert_to('a' || $1, 'UTF8')],
             array[json_build_object('ce_id', $2, 'ce_sequence', version::text)::text], array[convert_to(repeat('x', $4), 'UTF8')])
         from locked";
-    sqlx::query(statement)
-        .bind(aggregate)
-        .bind(id)
-        .bind(topic)
-        .bind(bytes)
-        .execute(connection)
-        .await
-        .unwrap();
-    id
+    sqlx::query(statement).bind(aggregate).bind(id).bind(topic).bind(bytes).execute(connection).await?;
+    Ok(id)
 }
 
 /// The body of a relay's answer, whatever its status.

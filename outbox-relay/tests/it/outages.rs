@@ -1,0 +1,82 @@
+//! The database server restarted, killed, failed over to a streaming standby, under load: the reason is told, nothing is
+//! lost or turned round.
+
+use waybill_testkit::{OwnPostgres, TcpSwitch, TestDatabase, TestTopics, eventually};
+
+use super::audit::audit;
+use super::setup::{LEASE_SHORT, Outbox, PARTITIONS, SOON, TOPIC, ask, metric};
+use super::steady::Steady;
+
+/// Commits wait for the standby: what the relay has read is on it.
+const SYNCHRONOUS: &str = "alter system set synchronous_standby_names = '*'";
+/// Times that a fault is told.
+const AWAY: &str = "\"fault\":\"postgres\"";
+
+/// An outbox on a server of the test's own, reached through the switch.
+async fn outbox_on(server: &OwnPostgres, switch: &TcpSwitch) -> Outbox {
+    let through = server.url("postgres").replace(&server.port().to_string(), &switch.port().to_string());
+    let database = TestDatabase::create_on(&through, "outage").await;
+    let outbox = Outbox { database, topics: TestTopics::new() };
+    outbox.topics.add(&[(TOPIC, PARTITIONS)]).await;
+    outbox.migrate().await;
+    outbox
+}
+
+/// Waits until `/ready` and the metrics say that Postgres is away.
+async fn away(relay: &waybill_testkit::Process) {
+    eventually(SOON, async || {
+        let (status, body) = ask(relay, "/ready").await;
+        let fault = metric(relay, "outbox_relay_fault{database=\"db\",kind=\"postgres\"}").await;
+        (status == 503 && body.contains("postgres") && fault == 1.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_server_is_restarted_killed_and_failed_over() {
+    let mut first = OwnPostgres::start().await;
+    let switch = TcpSwitch::to(first.port()).await;
+    let outbox = outbox_on(&first, &switch).await;
+    let mut relay = outbox.relay().env("OUTBOX_RELAY_LEASE_MS", LEASE_SHORT).spawn();
+    relay.wait_ready(SOON).await;
+    let steady = Steady::start(&outbox.database.url, &outbox.topics.full(TOPIC), 4);
+
+    for killed in [false, true] {
+        steady.committed(50).await;
+        if killed {
+            first.kill9().await;
+        } else {
+            first.stop().await;
+        }
+        away(&relay).await;
+        first.start_again().await;
+        relay.wait_ready(SOON).await;
+        steady.committed(50).await;
+    }
+
+    let standby = first.standby().await;
+    first.execute("postgres", SYNCHRONOUS).await;
+    first.execute("postgres", "select pg_reload_conf()").await;
+    let streams = "select count(*) from pg_stat_replication where sync_state = 'sync'";
+    eventually(SOON, async || {
+        let found = sqlx::query_scalar::<_, i64>(streams).fetch_one(&outbox.database.pool).await;
+        (found.is_ok_and(|count| count == 1)).then_some(())
+    })
+    .await;
+    relay.wait_ready(SOON).await;
+    steady.committed(100).await;
+    first.kill9().await;
+    away(&relay).await;
+    standby.promote().await;
+    switch.turn_to(Some(standby.port()));
+    relay.wait_ready(SOON).await;
+    steady.committed(50).await;
+    steady.end().await;
+
+    let audit = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    println!("restarted, killed, failed over: {audit:?}");
+    assert!(audit.records >= 600, "{audit:?}");
+    let told = relay.output().matches(AWAY).count();
+    println!("told {told} times, mended ones included");
+    assert_eq!(relay.terminate().await, Some(0));
+}

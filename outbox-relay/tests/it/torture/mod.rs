@@ -1,0 +1,193 @@
+//! The torture harness: concurrent writers of every kind, strangers who stay open, and the audit from the topics. The
+//! usual recipes run over the same rows and must be seen to fail: that is how we know that the harness sees.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use sqlx::{PgPool, Row as _};
+use waybill_testkit::eventually;
+
+use crate::audit::{audit, examine};
+use crate::setup::{Outbox, SOON, TOPIC, metric};
+
+mod mix;
+mod recipes;
+
+pub(crate) use mix::writers;
+use mix::{Dice, Strangers, bulk};
+use recipes::{QUEUE, Recipe, Running};
+
+const WRITERS: u64 = 12;
+const TRANSACTIONS: u64 = 60;
+const BULK_ROWS: i32 = 50_000;
+/// The short form's seed; the long form is told one.
+const SEED: u64 = 4;
+/// The recipes have shown their faults after one of these, or never.
+const ROUNDS_MAX: u64 = 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_committed_row_comes_in_order_and_nobody_waits_for_a_stranger() {
+    let outbox = Outbox::new("torture").await;
+    let mut relay = outbox.relay().spawn();
+    relay.wait_ready(SOON).await;
+    let strangers = Strangers::begin(&outbox).await;
+    let writers = writers(&outbox, SEED, WRITERS, TRANSACTIONS).await;
+    bulk(&outbox, BULK_ROWS).await;
+    writers.join_all().await;
+    // While the strangers are open, everything of the others is there.
+    let meanwhile = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    strangers.commit(&outbox).await;
+    let after = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    println!("beside the open strangers: {meanwhile:?}; after: {after:?}");
+    assert!(meanwhile.records > 50_000 + 12 * 60 / 2, "{meanwhile:?}");
+    assert_eq!((after.records, after.repeats), (meanwhile.records + 3, 0), "no crash, no repeat");
+    assert_eq!(relay.terminate().await, Some(0));
+}
+
+/// Ids of the committed rows by their messages.
+async fn rows(pool: &PgPool) -> BTreeMap<String, i64> {
+    let rows = sqlx::query("select headers ->> 'ce_id' as message, id from outbox").fetch_all(pool).await;
+    rows.unwrap().iter().map(|row| (row.get("message"), row.get("id"))).collect()
+}
+
+/// What is wrong with what a recipe published: rows that it passed over for good, versions that it turned round.
+fn faults(running: &Running, rows: &BTreeMap<String, i64>) -> (usize, usize) {
+    let (ids, published): (Vec<i64>, Vec<_>) = running.journal().into_iter().unzip();
+    let newest = ids.iter().copied().max().unwrap_or_default();
+    let ids: BTreeSet<i64> = ids.into_iter().collect();
+    let passed_over = rows.values().filter(|id| **id < newest && !ids.contains(id)).count();
+    let committed = rows.keys().cloned().collect();
+    (passed_over, examine(&published, &committed).inverted)
+}
+
+fn is_seen_to_fail(running: &Running, rows: &BTreeMap<String, i64>) -> bool {
+    let (passed_over, inverted) = faults(running, rows);
+    match running.recipe {
+        Recipe::Cursor | Recipe::GateById => passed_over > 0,
+        Recipe::GateByXid | Recipe::SkipLocked => inverted > 0,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_usual_recipes_are_seen_to_fail_on_the_same_rows() {
+    let outbox = Outbox::new("recipes").await;
+    let pool = &outbox.database.pool;
+    sqlx::raw_sql(QUEUE).execute(pool).await.unwrap();
+    let mut relay = outbox.relay().spawn();
+    relay.wait_ready(SOON).await;
+    let recipes = Recipe::ALL.map(|recipe| Running::start(recipe, pool));
+    for round in 0..ROUNDS_MAX {
+        writers(&outbox, SEED + round, WRITERS, TRANSACTIONS / 2).await.join_all().await;
+        for recipe in &recipes {
+            recipe.stands_still().await;
+        }
+        let rows = rows(pool).await;
+        if recipes.iter().all(|recipe| is_seen_to_fail(recipe, &rows)) {
+            break;
+        }
+    }
+    let before = rows(pool).await;
+    // Beside open strangers the gates let nothing out, here or from wherever in the server; the relay does.
+    let strangers = Strangers::begin(&outbox).await;
+    writers(&outbox, SEED + ROUNDS_MAX, WRITERS, 5).await.join_all().await;
+    let ours = audit(&outbox.topics, TOPIC, pool).await;
+    let newest = before.values().copied().max().unwrap();
+    for recipe in &recipes {
+        recipe.stands_still().await;
+        let fresh = recipe.journal().iter().filter(|(id, _)| *id > newest).count();
+        let (passed_over, inverted) = faults(recipe, &before);
+        println!("{:?}: {passed_over} lost, {inverted} inverted, {fresh} beside strangers", recipe.recipe);
+        let gated = matches!(recipe.recipe, Recipe::GateByXid | Recipe::GateById);
+        assert_eq!(gated, fresh == 0, "only the gates wait for strangers: {:?}", recipe.recipe);
+        assert!(is_seen_to_fail(recipe, &before), "{:?} must be seen to fail", recipe.recipe);
+    }
+    println!("the relay: {ours:?}");
+    assert!(ours.records > before.len() && ours.repeats == 0, "{ours:?}");
+    strangers.commit(&outbox).await;
+    audit(&outbox.topics, TOPIC, pool).await;
+    for recipe in recipes {
+        recipe.end().await;
+    }
+    assert_eq!(relay.terminate().await, Some(0));
+}
+
+/// A number that `cargo xtask chaos` hands over.
+fn told(name: &str) -> u64 {
+    let value = std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: `cargo xtask chaos relay` sets it"));
+    value.parse().unwrap_or_else(|_| panic!("{name} is {value:?}, and no number"))
+}
+
+/// Totals of the long form.
+#[derive(Debug, Default)]
+struct Totals {
+    records: usize,
+    repeats: usize,
+    kills: u64,
+    freezes: u64,
+}
+
+/// A relay of another size each time, killed and frozen in the middle.
+async fn round(number: u64, seed: u64, totals: &mut Totals) {
+    let mut dice = Dice(seed.wrapping_add(number.wrapping_mul(0x9e37_79b9)));
+    let outbox = Outbox::new("chaos").await;
+    let mut relay = outbox
+        .relay()
+        .env("OUTBOX_RELAY_LEASE_MS", "1000")
+        .env("OUTBOX_RELAY_PIECE_ROWS_MAX", (20 + dice.roll(2_000)).to_string())
+        .env("OUTBOX_RELAY_IN_FLIGHT_ROWS_MAX", (20 + dice.roll(20_000)).to_string())
+        .env("OUTBOX_RELAY_POSITION_INTERVAL_MS", (10 + dice.roll(500)).to_string())
+        .spawn();
+    let mut second = outbox.relay().env("OUTBOX_RELAY_LEASE_MS", "1000").spawn();
+    relay.wait_ready(SOON).await;
+    second.wait_ready(SOON).await;
+    let strangers = Strangers::begin(&outbox).await;
+    let writers = writers(&outbox, dice.roll(u64::MAX >> 33), WRITERS, 2 * TRANSACTIONS).await;
+    if dice.roll(2) == 0 {
+        bulk(&outbox, BULK_ROWS).await;
+    }
+    for _ in 0..dice.roll(5) {
+        tokio::time::sleep(Duration::from_millis(dice.roll(700))).await;
+        let one = if dice.roll(2) == 0 { &mut relay } else { &mut second };
+        if dice.roll(3) > 0 {
+            one.kill9().await;
+            one.restart();
+            totals.kills += 1;
+        } else {
+            one.sigstop().await;
+            // Three leases: the other has taken over, under load.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            one.sigcont().await;
+            totals.freezes += 1;
+        }
+    }
+    writers.join_all().await;
+    let meanwhile = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    strangers.commit(&outbox).await;
+    let audit = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    totals.records += audit.records;
+    totals.repeats += audit.repeats;
+    println!("round {number}: {} beside strangers; {audit:?}; so far {totals:?}", meanwhile.records);
+    eventually(SOON, async || {
+        let held = metric(&relay, "outbox_relay_lease_held").await
+            + metric(&second, "outbox_relay_lease_held").await;
+        (held == 1.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the long form: cargo xtask chaos relay --minutes M --seed N"]
+async fn long_form() {
+    let (minutes, seed) = (told("WAYBILL_CHAOS_MINUTES"), told("WAYBILL_CHAOS_SEED"));
+    let until = Instant::now() + Duration::from_secs(60 * minutes);
+    println!("seed {seed}, {minutes} minutes");
+    let (mut totals, mut rounds) = (Totals::default(), 0);
+    while rounds == 0 || Instant::now() < until {
+        round(rounds, seed, &mut totals).await;
+        rounds += 1;
+    }
+    println!(
+        "seed {seed}: {rounds} rounds, {totals:?}: nothing lost, invented or turned round, nobody held up"
+    );
+}
