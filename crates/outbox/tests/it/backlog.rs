@@ -6,7 +6,7 @@ use waybill_testkit::TestDatabase;
 
 async fn said(pool: &PgPool, count: i32) {
     sqlx::query(
-        "select outbox_append(array_agg(gen_random_uuid()), array_agg('t'), array_agg('k'::bytea), array_agg('{}'),
+        "select outbox_append(array_agg(gen_random_uuid()), array_agg('t'::text), array_agg('k'::bytea), array_agg('{}'::text),
                               array_agg('x'::bytea)) from generate_series(1, $1)",
     )
     .bind(count)
