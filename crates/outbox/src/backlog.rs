@@ -34,8 +34,7 @@ from first";
 /// # Errors
 /// What the database said.
 pub async fn look(pool: &PgPool, rows_max: u32) -> Result<Backlog, sqlx::Error> {
-    let (at_most, oldest_age_s): (Option<i64>, Option<f64>) =
-        sqlx::query_as(PROBE).fetch_one(pool).await?;
+    let (at_most, oldest_age_s): (Option<i64>, Option<f64>) = sqlx::query_as(PROBE).fetch_one(pool).await?;
     let oldest_age = oldest_age_s.map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
     let at_most = u64::try_from(at_most.unwrap_or(0)).unwrap_or(0);
     // Ids have gaps, and a transaction that was open for long has old ones: only a count is a reason to refuse.
