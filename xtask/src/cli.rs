@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench, ctl, demo, down, environment, launch, lint, logs, status, test, token, tools, up};
+use crate::{bench, chaos, ctl, demo, down, environment, launch, lint, logs, status, test, token, tools, up};
 
 /// The project's commands.
 #[derive(Debug, Parser)]
@@ -40,6 +40,8 @@ enum Command {
     Psql(tools::PsqlArgs),
     /// Runs every test, with a Kafka and a Postgres of its own.
     Test(test::TestArgs),
+    /// Runs the long form of a test that kills and freezes what it watches, for as long as it is told.
+    Chaos(chaos::ChaosArgs),
     /// Measures release programs, with a Kafka and a Postgres of their own.
     Bench(bench::BenchArgs),
     /// Runs every check on the code.
@@ -65,6 +67,7 @@ impl Cli {
             Command::Kcat(args) => tools::kcat(args),
             Command::Psql(args) => tools::psql(args),
             Command::Test(args) => test::run(args),
+            Command::Chaos(args) => chaos::run(args),
             Command::Bench(args) => bench::run(args),
             Command::Lint(args) => lint::run(args),
             Command::Launch(args) => launch::launch(args),

@@ -6,6 +6,7 @@ pub mod say;
 
 // commands
 mod bench;
+mod chaos;
 mod ctl;
 mod demo;
 mod down;

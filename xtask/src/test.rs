@@ -22,6 +22,16 @@ pub(crate) struct TestArgs {
     /// Passed to `cargo test`: `-p waybill-orders`, a test's name, `-- --nocapture` ...
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
+    /// Further variables of the tests, from other commands.
+    #[arg(skip)]
+    told: Vec<(&'static str, String)>,
+}
+
+impl TestArgs {
+    /// Just these tests, told something.
+    pub(crate) fn selected(args: Vec<OsString>, told: Vec<(&'static str, String)>) -> Self {
+        Self { args, told }
+    }
 }
 
 /// Runs the tests and ends as cargo ends.
@@ -67,7 +77,8 @@ fn with_servers(context: Context<'_>, args: &TestArgs) -> Result<ExitCode> {
     })?;
     context.board.change(|state| state.phase = Phase::Ready)?;
     for selection in selections(&args.args) {
-        let status = run::status(&mut cargo_test(context, &addresses, &selection)?, context.stop)?;
+        let status =
+            run::status(cargo_test(context, &addresses, &selection)?.envs(args.told.clone()), context.stop)?;
         if !status.success() {
             let code = status.code().and_then(|code| u8::try_from(code).ok());
             return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
