@@ -10,8 +10,7 @@ use crate::desk::{Desk, answer};
 async fn every_route_needs_the_role_operator() {
     let desk = Desk::new("host_who").await;
     let document = serde_json::to_value(operator::document()).unwrap();
-    let mut routes =
-        vec![("get".to_owned(), "/openapi.json".to_owned()), ("get".to_owned(), "/nowhere".to_owned())];
+    let mut routes = vec![("get".to_owned(), "/openapi.json".to_owned())];
     for (path, methods) in document["paths"].as_object().unwrap() {
         let path = path.strip_prefix("/operator/v1").expect("every path is under it");
         let path = path.replace("{id}", "01980000-0000-7000-8000-000000000001").replace(['{', '}'], "");
