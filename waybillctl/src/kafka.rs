@@ -116,6 +116,10 @@ impl Reader {
 
     /// The first offset of each range at or after `time`; its end when there is none.
     fn offsets_at(&self, ranges: &[Range], time: DateTime<Utc>) -> anyhow::Result<Vec<i64>> {
+        // An empty question is an invalid one.
+        if ranges.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut wanted = TopicPartitionList::new();
         for range in ranges {
             let time = Offset::Offset(time.timestamp_millis());

@@ -18,6 +18,7 @@ mod load;
 mod overtaking;
 mod planted;
 mod poison;
+mod runbooks;
 mod servers;
 mod shop;
 mod stories;

@@ -19,6 +19,9 @@ const CLOCKS_DIFFER_MAX: TimeDelta = TimeDelta::minutes(1);
 /// Records read of one partition at most; an order's messages lie close together.
 const RECORDS_MAX: u64 = 500_000;
 
+/// The header of a dead letter's mirror that names the letter.
+const DLQ_ID: &str = "dlq_id";
+
 /// Where one message lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Place {
@@ -95,8 +98,10 @@ impl Places {
         let mut read: u64 = 0;
         let reading = reader.read(ranges, |record| {
             read += 1;
-            let id = record.header(CE_ID).unwrap_or_default();
-            if let Some(rest) = wanted.get_mut(id).filter(|rest| **rest > 0) {
+            // A mirror of a dead letter has the letter's id in the outbox, and the original's as ce_id.
+            let ids = [record.header(DLQ_ID), record.header(CE_ID)].into_iter().flatten();
+            for id in ids {
+                let Some(rest) = wanted.get_mut(id).filter(|rest| **rest > 0) else { continue };
                 *rest -= 1;
                 open -= 1;
                 let place = Place {
@@ -106,6 +111,7 @@ impl Places {
                     time: record.timestamp_ms.and_then(when::of_ms),
                 };
                 self.found.entry((record.topic.clone(), id.to_owned())).or_default().push(place);
+                break;
             }
             let enough = open == 0 || read >= RECORDS_MAX;
             Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
