@@ -1,7 +1,7 @@
 //! Tables: fitted to the terminal, or in aligned columns without wrapping when piped.
 
 use comfy_table::presets::NOTHING;
-use comfy_table::{ContentArrangement, Table as Drawn};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table as Drawn};
 
 /// Narrowest terminal that is fitted to: below it, a table is unreadable either way.
 const WIDTH_COLUMNS_MIN: u16 = 60;
@@ -10,6 +10,8 @@ const WIDTH_COLUMNS_MIN: u16 = 60;
 pub(crate) struct Table {
     drawn: Drawn,
     rows: usize,
+    /// By column, whether every cell is one word: an id that is cut in two can not be copied.
+    words: Vec<bool>,
 }
 
 impl Table {
@@ -19,12 +21,16 @@ impl Table {
         for column in drawn.column_iter_mut() {
             column.set_padding((0, 2));
         }
-        Self { drawn, rows: 0 }
+        Self { drawn, rows: 0, words: vec![true; columns.len()] }
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         // A line end inside a cell would look like another row.
-        self.drawn.add_row(cells.map(|cell| cell.replace(['\n', '\r', '\t'], " ")));
+        let cells = cells.map(|cell| cell.replace(['\n', '\r', '\t'], " "));
+        for (word, cell) in self.words.iter_mut().zip(&cells) {
+            *word &= !cell.contains(' ');
+        }
+        self.drawn.add_row(cells);
         self.rows += 1;
     }
 
@@ -41,6 +47,11 @@ impl Table {
             Some(width) => {
                 self.drawn.set_content_arrangement(ContentArrangement::Dynamic);
                 self.drawn.set_width(width.max(WIDTH_COLUMNS_MIN));
+                for (column, word) in self.drawn.column_iter_mut().zip(&self.words) {
+                    if *word {
+                        column.set_constraint(ColumnConstraint::ContentWidth);
+                    }
+                }
             }
             None => {
                 self.drawn.set_content_arrangement(ContentArrangement::Disabled);
@@ -105,6 +116,15 @@ mod tests {
     fn on_a_terminal_it_fits() {
         let text = table().sized(Some(60), "");
         assert!(text.lines().all(|line| line.len() <= 60) && text.lines().count() == 4, "{text}");
+    }
+
+    #[test]
+    fn an_id_is_never_cut() {
+        let mut table = table();
+        let id = "01980000-0000-7000-8000-00000000000a";
+        table.row([id.to_owned(), "some words that have to be broken up so that all fits".to_owned()]);
+        let text = table.sized(Some(60), "");
+        assert!(text.lines().any(|line| line.starts_with(id)), "{text}");
     }
 
     #[test]

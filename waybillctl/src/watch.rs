@@ -34,7 +34,8 @@ pub(crate) async fn until_ended(watched: &mut [Watched<'_>]) -> anyhow::Result<(
 
 async fn follow(watched: &mut [Watched<'_>]) -> anyhow::Result<()> {
     let bars = MultiProgress::new();
-    let mut shown: Vec<Shown> = watched.iter().map(|watched| Shown::new(&bars, watched)).collect();
+    let shown = watched.iter().map(|watched| Shown::new(&bars, watched));
+    let mut shown = shown.collect::<anyhow::Result<Vec<Shown>>>()?;
     loop {
         let mut running = false;
         for (watched, shown) in watched.iter_mut().zip(&mut shown) {
@@ -60,15 +61,16 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(bars: &MultiProgress, watched: &Watched<'_>) -> Self {
-        let bar = bars.add(ProgressBar::new(0));
+    fn new(bars: &MultiProgress, watched: &Watched<'_>) -> anyhow::Result<Self> {
+        let replay: Replay = view(&watched.raw)?;
+        let bar = bars.add(ProgressBar::new(replay.total));
         let style = ProgressStyle::with_template("{prefix} [{bar:40}] {pos}/{len} {msg}");
         if let Ok(style) = style {
             bar.set_style(style.progress_chars("=> "));
         }
         let service = watched.service.name().to_owned();
         bar.set_prefix(service.clone());
-        Self { bar, service, line: String::new() }
+        Ok(Self { bar, service, line: String::new() })
     }
 
     fn update(&mut self, replay: &Replay) {
@@ -79,7 +81,6 @@ impl Shown {
         if replay.state != "running" {
             line.push_str(&format!(", {}", replay.state));
         }
-        self.bar.set_length(replay.total);
         self.bar.set_position(replay.total.saturating_sub(replay.remaining));
         self.bar.set_message(line.clone());
         let line = format!("{} of {}: {line}", replay.total.saturating_sub(replay.remaining), replay.total);
@@ -88,7 +89,8 @@ impl Shown {
             self.line = line;
         }
         if replay.state != "running" {
-            self.bar.abandon();
+            // What came of it is the result, on standard output.
+            self.bar.finish_and_clear();
         }
     }
 }

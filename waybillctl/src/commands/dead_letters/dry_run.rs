@@ -86,7 +86,10 @@ fn write_shown(text: &mut String, write: &Write) {
 
 fn said_shown(text: &mut String, schemas: &Schemas, said: &Said) -> anyhow::Result<()> {
     let shown = value::shown(schemas, said.payload_base64.as_deref())?;
-    let value = if shown["error"].is_string() { &shown["error"] } else { &shown["value"] };
+    let value = match (&shown.value, &shown.error) {
+        (Some(value), _) => serde_json::to_string(value)?,
+        (None, error) => or_dash(error),
+    };
     let _ =
         writeln!(text, "  say {} to {} key {}: {value}", or_dash(&said.kind), said.topic, or_dash(&said.key));
     Ok(())

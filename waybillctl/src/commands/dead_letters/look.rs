@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::value;
 use crate::cli::{self, Filter, Form, Page};
-use crate::contract;
+use crate::contract::{self, ShownValue};
 use crate::exit::Exit;
 use crate::operator::answers::{DeadLetter, DeadLetterDetail, FailureGroup, Header};
 use crate::operator::{Services, view};
@@ -99,11 +99,17 @@ pub(super) async fn show(id: &str, services: &cli::Services, form: Form) -> anyh
     let patch = patch.transpose()?;
     let mut shown = found.service.named(found.value.clone());
     shown["decoded"] = json!({ "original": original, "patch": patch });
-    output::one(form, &shown, || text(found.service.name(), &detail, &shown))?;
+    let values = (&original, patch.as_ref());
+    output::one(form, &shown, || text(found.service.name(), &detail, values))?;
     Ok(Exit::Done)
 }
 
-fn text(service: &str, detail: &DeadLetterDetail, shown: &Value) -> anyhow::Result<String> {
+/// `values` are the original and the patch.
+fn text(
+    service: &str,
+    detail: &DeadLetterDetail,
+    values: (&ShownValue, Option<&ShownValue>),
+) -> anyhow::Result<String> {
     let letter = &detail.letter;
     let mut text = String::new();
     let lines = [
@@ -137,11 +143,11 @@ fn text(service: &str, detail: &DeadLetterDetail, shown: &Value) -> anyhow::Resu
         let _ = writeln!(text, "  {name}: {value}");
     }
     let _ = writeln!(text, "value");
-    let _ = writeln!(text, "{}", value::pretty(&shown["decoded"]["original"])?);
-    if let Some(patch) = &detail.patch {
+    let _ = writeln!(text, "{}", value::pretty(values.0)?);
+    if let (Some(patch), Some(value)) = (&detail.patch, values.1) {
         let when = short(&patch.edited_at);
         let _ = writeln!(text, "edited by {} at {when}: {}", patch.edited_by, patch.reason);
-        let _ = writeln!(text, "{}", value::pretty(&shown["decoded"]["patch"])?);
+        let _ = writeln!(text, "{}", value::pretty(value)?);
     }
     for replay in &detail.replays {
         let (when, outcome) = (short_or_dash(&replay.at), or_dash(&replay.outcome));

@@ -8,21 +8,20 @@ use waybill_messaging::codec::untyped::Schemas;
 
 use crate::contract::{ShownValue, from_base64};
 use crate::operator::answers::DeadLetterDetail;
+use crate::table::or_dash;
 
 /// The value as it is shown, in the schema's order when it is written.
-pub(super) fn shown(schemas: &Schemas, payload_base64: Option<&str>) -> anyhow::Result<Value> {
+pub(super) fn shown(schemas: &Schemas, payload_base64: Option<&str>) -> anyhow::Result<ShownValue> {
     let payload = payload_base64.map(from_base64).transpose()?;
-    Ok(serde_json::to_value(ShownValue::new(schemas, payload.as_deref()))?)
+    Ok(ShownValue::new(schemas, payload.as_deref()))
 }
 
 /// For people: the decoded value, or why there is none.
-pub(super) fn pretty(shown: &Value) -> anyhow::Result<String> {
-    let text = match &shown["error"] {
-        Value::String(error) => {
-            format!("not decoded: {error}\nbase64: {}", shown["value_base64"].as_str().unwrap_or("-"))
-        }
-        _ if shown["value"].is_null() => "null".to_owned(),
-        _ => serde_json::to_string_pretty(&shown["value"])?,
+pub(super) fn pretty(shown: &ShownValue) -> anyhow::Result<String> {
+    let text = match (&shown.value, &shown.error, &shown.value_base64) {
+        (Some(value), ..) => serde_json::to_string_pretty(value)?,
+        (None, Some(error), bytes) => format!("not decoded: {error}\nbase64: {}", or_dash(bytes)),
+        (None, None, _) => "null".to_owned(),
     };
     Ok(indented(&text))
 }
