@@ -58,6 +58,17 @@ struct State {
     faults: BTreeMap<FaultKind, String>,
 }
 
+/// What every wording of a database that can not be reached has in common.
+const POSTGRES_AWAY: &str = "Postgres is away";
+
+fn is_same_outage(kind: FaultKind, known: &str, text: &str) -> bool {
+    match kind {
+        FaultKind::Kafka => true,
+        FaultKind::Postgres => known.contains(POSTGRES_AWAY) && text.contains(POSTGRES_AWAY),
+        _ => false,
+    }
+}
+
 /// Shared by the task that works and the listener that tells.
 pub struct Status {
     database: String,
@@ -76,12 +87,12 @@ impl Status {
         Self { database: database.to_owned(), metrics, state }
     }
 
-    /// A fault: logged when it is new, or about another row, topic or answer. That no broker answers is logged once,
-    /// though librdkafka words it differently at every attempt.
+    /// A fault: logged when it is new, or about another row, topic or answer. That no broker answers, or that Postgres is
+    /// away, is logged once, though every attempt words it differently.
     pub fn fault(&self, kind: FaultKind, text: &str) {
         let mut state = self.lock();
         let known = state.faults.insert(kind, text.to_owned());
-        let told = known.is_some_and(|known| known == text || kind == FaultKind::Kafka);
+        let told = known.is_some_and(|known| known == text || is_same_outage(kind, &known, text));
         if !told {
             tracing::error!(database = self.database, fault = kind.name(), "{text}");
             self.metrics.fault(kind.name(), true);

@@ -32,6 +32,10 @@ pub(super) enum Fault {
     KeepMemoryOverRestart,
     /// A relay that lost its lease may still write the position.
     NoFence,
+    /// Retention drops partitions by their age alone.
+    DropUnpublished,
+    /// Retention believes the running relay instead of the stored position.
+    DropWhatWasRead,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -93,7 +97,20 @@ impl Whole {
         }
         next.extend(self.take_over());
         next.extend(self.restart(fault));
+        next.extend(self.drop_partition(fault));
         Ok(next)
+    }
+
+    /// Retention drops what everything between two rounds of the stored position sees, and no more.
+    fn drop_partition(&self, fault: Fault) -> Option<Whole> {
+        let world = self.world.drop_partition(|row| match fault {
+            Fault::DropUnpublished => true,
+            Fault::DropWhatWasRead => {
+                self.relays.iter().any(|relay| relay.reading.position().from.sees(row.xid))
+            }
+            _ => self.stored.from.sees(row.xid),
+        });
+        Some(Whole { world: world?, ..self.clone() })
     }
 
     /// The relay asks what the core says it asks next.

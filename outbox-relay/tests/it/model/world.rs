@@ -35,6 +35,8 @@ pub(super) struct Budget {
     pub(super) failures: u8,
     /// Crashes of the database.
     pub(super) restarts: u8,
+    /// Partitions that are dropped.
+    pub(super) drops: u8,
 }
 
 /// What is in the topics: which rows, and the last version of each aggregate. A row that is there already is a
@@ -54,6 +56,8 @@ pub(super) struct World {
     /// The newest transaction id that has ended.
     completed: Xid,
     topics: Topics,
+    /// Rows up to this id went with their partition.
+    dropped: i64,
     pub(super) budget: Budget,
 }
 
@@ -67,6 +71,7 @@ impl World {
             next_id: 1,
             completed: 0,
             topics: Topics::default(),
+            dropped: 0,
             budget,
         }
     }
@@ -83,9 +88,27 @@ impl World {
         running.min().unwrap_or(self.next_xid)
     }
 
-    /// The committed rows.
+    /// The committed rows that are still in the table.
     pub(super) fn rows(&self) -> impl Iterator<Item = Row> + '_ {
+        self.committed().filter(|row| row.id > self.dropped)
+    }
+
+    fn committed(&self) -> impl Iterator<Item = Row> + '_ {
         self.transactions.iter().filter(|t| t.state == State::Committed).flat_map(|t| t.rows.iter().copied())
+    }
+
+    /// The oldest partition goes, here the row with the lowest id: when the position sees it, as retention asks. Rows
+    /// that are not committed are in no partition that is old enough.
+    pub(super) fn drop_partition(&self, published: impl Fn(&Row) -> bool) -> Option<World> {
+        let running = self.transactions.iter().filter(|t| t.state == State::Running);
+        let oldest = self.rows().min_by_key(|row| row.id)?;
+        if running.flat_map(|t| &t.rows).any(|row| row.id < oldest.id) || !published(&oldest) {
+            return None;
+        }
+        let mut next = self.clone();
+        next.budget.drops = self.budget.drops.checked_sub(1)?;
+        next.dropped = oldest.id;
+        Some(next)
     }
 
     /// The broker appends a row; an error when it comes out of order.
@@ -112,7 +135,7 @@ impl World {
 
     /// At the end of everything: an error when a committed row is in no topic.
     pub(super) fn complete(&self) -> Result<(), String> {
-        let lost = self.rows().find(|row| self.topics.ids & (1 << row.id) == 0);
+        let lost = self.committed().find(|row| self.topics.ids & (1 << row.id) == 0);
         lost.map_or(Ok(()), |row| Err(format!("lost: {row:?}")))
     }
 
