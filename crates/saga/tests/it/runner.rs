@@ -131,7 +131,7 @@ async fn a_failure_between_two_statements_leaves_nothing_behind() {
     let desk = Desk::open("saga_crash", with_local_pivot()).await;
     let key = desk.start(1).await[0];
     let before = (desk.see(key).await.revision, desk.said(key).await, desk.log(key).await);
-    // The instance is saved, then the log's statement fails.
+    // The statement that saves the instance fails at its log entry.
     for statement in [
         "create function fail() returns trigger language plpgsql as $$ begin raise exception 'planted'; end $$",
         "create trigger fail before insert on saga_log execute function fail()",
@@ -139,10 +139,7 @@ async fn a_failure_between_two_statements_leaves_nothing_behind() {
         sqlx::query(statement).execute(desk.pool()).await.unwrap();
     }
     let failed = desk.try_take(vec![(key, done("one"))]).await;
-    assert!(
-        matches!(failed, Err(SagaError::Database { operation: "appending to the log", .. })),
-        "{failed:?}"
-    );
+    assert!(matches!(failed, Err(SagaError::Database { operation: "saving instances", .. })), "{failed:?}");
     sqlx::query("drop trigger fail on saga_log").execute(desk.pool()).await.unwrap();
     assert_eq!((desk.see(key).await.revision, desk.said(key).await, desk.log(key).await), before);
 
