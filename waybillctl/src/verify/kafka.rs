@@ -1,7 +1,7 @@
 //! The topics: how far they go, how far groups have read, and their records as a stream, without their values.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, StreamConsumer};
@@ -203,6 +203,7 @@ impl Reading {
     pub(crate) async fn next(&mut self) -> anyhow::Result<Vec<Seen>> {
         let mut records = Vec::new();
         let Some(consumer) = &self.consumer else { return Ok(records) };
+        let started = Instant::now();
         while !self.open.is_empty() && records.len() < BATCH_RECORDS_MAX {
             match tokio::time::timeout(ANSWER_WAIT, consumer.recv()).await {
                 Ok(Ok(message)) => {
@@ -217,9 +218,11 @@ impl Reading {
                 Ok(Err(KafkaError::PartitionEOF(partition))) => {
                     self.open.remove(&partition);
                 }
-                Ok(Err(error)) => {
+                Ok(Err(error)) if started.elapsed() > ANSWER_WAIT => {
                     return Err(error).with_context(|| format!("{} can not be read", self.topic));
                 }
+                // A connection that breaks is made again by itself.
+                Ok(Err(_)) => {}
                 Err(_) => bail!("{}: no record came for {ANSWER_WAIT:?}, though there are more", self.topic),
             }
         }
