@@ -35,9 +35,18 @@ async fn what_was_retried_and_replayed_ends_as_if_nothing_had_been() {
         replays += 1;
         assert!(replays <= REPLAYS_MAX, "replays bring new dead letters again and again");
         for verb in [
-            &["dry-run"][..],
-            &["replay"],
-            &["replay", "--without-ramp", "--rate", "500", "--apply", "--reason", "the fault is mended"],
+            &["dry-run", "--all"][..],
+            &["replay", "--all"],
+            &[
+                "replay",
+                "--all",
+                "--without-ramp",
+                "--rate",
+                "500",
+                "--apply",
+                "--reason",
+                "the fault is mended",
+            ],
         ] {
             let (code, said) = system.operator(&[&["dead-letters"], verb].concat()).await;
             assert_eq!(code, Some(0), "{verb:?}: {said}");
