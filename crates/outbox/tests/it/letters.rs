@@ -1,12 +1,18 @@
 //! Dead letters as an operator works with them: groups, filters, pages, plan, patches, discard, audit, facts.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use chrono::Utc;
 use serde_json::json;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
-use waybill_messaging::consumer::BatchHandler as _;
+use waybill_messaging::codec::CodecError;
+use waybill_messaging::consumer::{Batch, BatchHandler as _};
+use waybill_messaging::message::Message;
 use waybill_messaging::record::Record;
 use waybill_outbox::dead_letters::{self as kept, DeadLetter};
+use waybill_outbox::inbox::{Delivery, Handler, HandlerError, InboxProcessor, Verdict};
 use waybill_outbox::operate::dead_letters::{self, Edit};
 use waybill_outbox::operate::parked::{self, ParkedFilter};
 use waybill_outbox::operate::{
@@ -207,13 +213,12 @@ async fn the_facts_of_a_story_are_found_without_reading_the_outbox() {
     let story = Uuid::now_v7();
     let mut envelope = ledger::envelope(&story.to_string(), 1);
     envelope.cause.correlation_id = story;
-    let rejected =
-        waybill_messaging::consumer::Batch { records: vec![ledger::record(&envelope, 1, b"reject")] };
+    let rejected = Batch { records: vec![ledger::record(&envelope, 1, b"reject")] };
     let (group, _) = ledger::group_with(&database, PREFIX, flaky::policy(Poisoned::Block)).await;
     group.handle(&rejected).await.unwrap();
     let mut later = ledger::envelope(&story.to_string(), 2);
     later.cause.correlation_id = story;
-    let held = waybill_messaging::consumer::Batch { records: vec![ledger::record(&later, 2, b"note")] };
+    let held = Batch { records: vec![ledger::record(&later, 2, b"note")] };
     group.handle(&held).await.unwrap();
     let facts = facts::facts(pool, story, &[envelope.id, later.id]).await.unwrap();
     assert_eq!(facts.dead_letters.len(), 1);
@@ -227,4 +232,75 @@ async fn the_facts_of_a_story_are_found_without_reading_the_outbox() {
             .await
             .unwrap();
     assert!(indexes > 1, "the partitions have it too");
+}
+
+/// Makes each message's effect once by the effect's own key, and rejects while it is broken.
+#[derive(Clone, Default)]
+struct Natural(Arc<AtomicBool>);
+
+impl Handler for Natural {
+    type Message = ();
+
+    fn group(&self) -> &str {
+        GROUP
+    }
+
+    fn decode(&self, _: &str, _: &[u8]) -> Result<Option<()>, CodecError> {
+        Ok(Some(()))
+    }
+
+    async fn handle(
+        &self,
+        conn: &mut PgConnection,
+        deliveries: &[Delivery<()>],
+        _: &mut Vec<Message>,
+    ) -> Result<Vec<Verdict>, HandlerError> {
+        for delivery in deliveries {
+            sqlx::query(
+                "insert into notes (key, message_id, sequence, amount)
+                 select $1, $2, $3, 1 where not exists (select from notes where key = $1 and sequence = $3)",
+            )
+            .bind(&delivery.envelope.subject)
+            .bind(delivery.envelope.id)
+            .bind(delivery.envelope.sequence)
+            .execute(&mut *conn)
+            .await?;
+        }
+        let broken = || Verdict::Reject { class: "broken", why: "for now".to_owned() };
+        let is_broken = self.0.load(Ordering::SeqCst);
+        Ok(deliveries.iter().map(|_| if is_broken { broken() } else { Verdict::Done }).collect())
+    }
+}
+
+#[tokio::test]
+async fn a_replay_of_what_the_inbox_has_forgotten_is_made_harmless_by_natural_keys() {
+    let database = ledger::database("letters_forgotten").await;
+    let pool = &database.pool;
+    let (handler, policy) = (Natural::default(), flaky::policy(Poisoned::Block));
+    let group = InboxProcessor::with_policy(pool.clone(), PREFIX, handler.clone(), policy.clone());
+    let envelope = ledger::envelope("a", 1);
+    group.handle(&Batch { records: vec![ledger::record(&envelope, 1, b"x")] }).await.unwrap();
+    // It comes again when nobody remembers it, fails, and is replayed when nobody remembers that either.
+    sqlx::query("delete from inbox").execute(pool).await.unwrap();
+    handler.0.store(true, Ordering::SeqCst);
+    group.handle(&Batch { records: vec![ledger::record(&envelope, 2, b"x")] }).await.unwrap();
+    handler.0.store(false, Ordering::SeqCst);
+    sqlx::query("delete from inbox").execute(pool).await.unwrap();
+    let letters = dead_letters::list(pool, &Filter::default(), &whole()).await.unwrap().items;
+    let mut tx = pool.begin().await.unwrap();
+    operate::replay_in_tx(&mut tx, PREFIX, &policy, letters[0].id).await.unwrap();
+    tx.commit().await.unwrap();
+    let (topic, headers): (String, serde_json::Value) =
+        sqlx::query_as("select topic, headers from outbox where topic like '%.retry.1'")
+            .fetch_one(pool)
+            .await
+            .unwrap();
+    let headers = headers.as_object().unwrap().iter();
+    let headers = headers.map(|(n, v)| (n.clone(), v.as_str().unwrap().as_bytes().to_vec())).collect();
+    let sent = Record { topic, headers, ..ledger::record(&envelope, 0, b"x") };
+    for _ in 0..2 {
+        group.retries().handle(&Batch { records: vec![sent.clone()] }).await.unwrap();
+    }
+    assert_eq!(notes(pool).await, [("a".to_owned(), 1)], "its effect once");
+    assert_eq!(dead_letters::show(pool, letters[0].id).await.unwrap().letter.state, "resolved");
 }
