@@ -5,7 +5,9 @@
 //! it is compiled; with it a release build is refused.
 
 #[cfg(all(feature = "failpoints", not(debug_assertions)))]
-compile_error!("the feature `failpoints` lets programs kill themselves in tests: a release build must not have it");
+compile_error!(
+    "the feature `failpoints` lets programs kill themselves in tests: a release build must not have it"
+);
 
 /// The program comes to this place.
 #[cfg(not(feature = "failpoints"))]
@@ -24,7 +26,8 @@ pub fn reach(place: &str) {
     static ARMED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
         let told = crate::config::Environment::from_process().optional("WAYBILL_FAILPOINT")?;
         let (place, time) = told.split_once(':').unwrap_or((&told, "1"));
-        let time = time.parse().unwrap_or_else(|_| panic!("WAYBILL_FAILPOINT={told}: write PLACE or PLACE:TIME"));
+        let time =
+            time.parse().unwrap_or_else(|_| panic!("WAYBILL_FAILPOINT={told}: write PLACE or PLACE:TIME"));
         Some((place.to_owned(), time))
     });
     static TIMES: AtomicU64 = AtomicU64::new(0);

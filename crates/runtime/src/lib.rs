@@ -13,8 +13,8 @@
 pub mod clock;
 pub mod config;
 mod environment;
-pub mod lifecycle;
 pub mod failpoints;
+pub mod lifecycle;
 pub mod planted;
 pub mod pool;
 pub mod retry;

@@ -57,8 +57,8 @@ fn violation(file: &Path, text: &str) -> Option<String> {
     let form = form(file, text)?;
     let mut lines = text.lines();
     let mut first = lines.next().unwrap_or_default();
-    // A script's interpreter and a Dockerfile's syntax have to come first.
-    if first.starts_with("#!") || first.starts_with("# syntax=") {
+    // A script's interpreter, a Dockerfile's syntax and an XML declaration have to come first.
+    if ["#!", "# syntax=", "<?xml"].iter().any(|start| first.starts_with(start)) {
         first = lines.next().unwrap_or_default();
     }
     let told = match &form {

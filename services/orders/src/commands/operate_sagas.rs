@@ -10,6 +10,10 @@ use waybill_saga::operate::{self, OperateError, SagaView};
 
 use super::saga_progress::{Progress, orders_follow};
 use super::{CommandError, Context};
+use crate::sagas::{cancel_order, place_order};
+
+/// The names of the sagas that an operator sees: an order has the first, and the second once it is cancelled after its pivot.
+pub const SAGAS: [&str; 2] = [place_order::NAME, cancel_order::NAME];
 
 /// Why a verb did nothing.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,6 @@ use waybill_saga::Verb;
 
 use crate::commands::Context;
 use crate::commands::operate_sagas::{self, OperateSagaError};
-use crate::sagas::{cancel_order, place_order};
 
 /// Both sagas.
 #[derive(Clone)]
@@ -16,7 +15,7 @@ pub struct OrderSagas(pub Context);
 
 impl SagaDesk for OrderSagas {
     fn names(&self) -> &'static [&'static str] {
-        &[place_order::NAME, cancel_order::NAME]
+        &operate_sagas::SAGAS
     }
 
     fn operate<'a>(&'a self, saga: &'a str, key: Uuid, verb: Verb, change: &'a Change) -> SagaFuture<'a> {

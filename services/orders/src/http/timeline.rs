@@ -23,8 +23,8 @@ use waybill_saga::operate::{self, LogLine};
 
 use super::orders::{PLACE_ENDPOINT, order_id, viewer};
 use super::{AppState, errors};
+use crate::commands::operate_sagas::SAGAS;
 use crate::domain::viewer::Viewer;
-use crate::sagas::{cancel_order, place_order};
 use crate::store;
 
 /// What happened to an order, as far as the orders service knows.
@@ -114,7 +114,7 @@ struct Step {
 
 async fn steps(pool: &PgPool, id: OrderId) -> Result<Vec<Step>, ApiError> {
     let mut steps = Vec::new();
-    for saga in [place_order::NAME, cancel_order::NAME] {
+    for saga in SAGAS {
         match operate::show(pool, saga, id.as_uuid()).await {
             Ok(detail) => steps.extend(detail.log.into_iter().map(|line| Step { saga, line })),
             Err(error) if error.reason() == Reason::NotFound => {}

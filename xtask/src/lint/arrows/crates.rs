@@ -31,8 +31,9 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("xtask", &[]),
 ];
 
-/// What tests may use beyond that: the test kit, and the relay's tests the real outbox.
-const ARROWS_OF_TESTS: [(&str, &[&str]); 1] = [("outbox-relay", &["outbox"])];
+/// What tests may use beyond that: the test kit; the relay's tests the real outbox; black-box tests the runtime, for its
+/// feature that plants bugs in the programs they start.
+const ARROWS_OF_TESTS: [(&str, &[&str]); 2] = [("outbox-relay", &["outbox"]), ("e2e", &["runtime"])];
 
 /// A member of the workspace with its dependencies on other members.
 #[derive(Debug)]
