@@ -60,9 +60,11 @@ pub async fn record_outcomes(
     let mut kept: BTreeMap<PaymentKey, _> = kept.into_iter().map(|kept| (kept.payment.key, kept)).collect();
     let (mut saves, mut messages) = (Vec::new(), Vec::new());
     for Found { key, operation, tries, outcome } in found {
+        let transition = kept.get(key).and_then(|kept| apply(&kept.payment, *operation, outcome, *tries));
+        // One that is no news leaves room for one that is: an authorization's answer may come together with its void's.
+        let Some(transition) = transition else { continue };
         // Removed: a second outcome of the same payment in one batch is no news.
         let Some(kept) = kept.remove(key) else { continue };
-        let Some(transition) = apply(&kept.payment, *operation, outcome, *tries) else { continue };
         let version = versions.entry(key.order_id).or_insert(0);
         if let Some(reply) = &transition.reply {
             *version += 1;
