@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::deliveries::{STANDSTILL, repeat_everything};
 use crate::faults::{HASTY, killed_at};
 use crate::load::{self, Load};
@@ -82,7 +80,7 @@ async fn seen(system: &System, promise: &str) {
         let verified = system.verify().await;
         assert_ne!(verified.code, Some(1), "verify could not look: {}", verified.output);
         let checks = verified.report["checks"].as_array().unwrap();
-        let broken = checks.iter().filter(|check| check["violations"] != Value::from(0));
+        let broken = checks.iter().filter(|check| check["violations"] != 0);
         let broken: BTreeSet<&str> = broken.map(|check| check["name"].as_str().unwrap()).collect();
         if broken.contains(promise) {
             assert_eq!(verified.code, Some(3));
