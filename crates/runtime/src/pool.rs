@@ -34,6 +34,11 @@ pub fn connect(config: &config::Postgres, application_name: &str) -> Result<PgPo
         ("lock_timeout", LOCK_TIMEOUT_MS.to_string()),
         ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT_MS.to_string()),
         ("client_connection_check_interval", CLIENT_CONNECTION_CHECK_MS.to_string()),
+        // A service's statements find their rows by keys. A prepared plan that was made while a table was small may
+        // read all of it, and is kept until the table is analysed: a minute of load on a new database.
+        ("enable_seqscan", "off".to_owned()),
+        ("enable_hashjoin", "off".to_owned()),
+        ("enable_mergejoin", "off".to_owned()),
     ]);
     Ok(pool_options(config.pool_max).connect_lazy_with(options))
 }
