@@ -182,54 +182,15 @@ pub async fn view_in_tx(conn: &mut PgConnection, saga: &str, key: Uuid) -> Resul
     view(row)
 }
 
-/// Sends a stuck saga's command again, with a new count of attempts. The command goes to `out`; the caller does the
-/// effects, appends, and commits.
+/// A verb, with its audit row `sagas.VERB` on `NAME/KEY`. Commands go to `out`; the caller does the effects, appends, and
+/// commits.
+///
+/// [`Verb::Retry`] sends a stuck saga's command again, with a new count of attempts. [`Verb::Skip`] takes a stuck saga's
+/// step, or its compensation, as done by hand, and goes on. [`Verb::Abandon`] ends a saga that has not ended, as it
+/// stands: what it has done stays, and is the operator's to settle; a reply that comes later changes nothing.
 ///
 /// # Errors
-/// [`OperateError`]; [`Reason::Conflict`] when it is not stuck.
-pub async fn retry<D: Serialize + DeserializeOwned + Clone + Send + Sync>(
-    runner: &Runner<D>,
-    conn: &mut PgConnection,
-    key: Uuid,
-    change: &Change,
-    out: &mut Vec<Message>,
-) -> Result<Advanced<D>, OperateError> {
-    operate(runner, conn, key, Verb::Retry, change, out).await
-}
-
-/// Takes a stuck saga's step, or its compensation, as done by hand, and goes on. As [`retry`] otherwise.
-///
-/// # Errors
-/// [`OperateError`]; [`Reason::Conflict`] when it is not stuck.
-pub async fn skip<D: Serialize + DeserializeOwned + Clone + Send + Sync>(
-    runner: &Runner<D>,
-    conn: &mut PgConnection,
-    key: Uuid,
-    change: &Change,
-    out: &mut Vec<Message>,
-) -> Result<Advanced<D>, OperateError> {
-    operate(runner, conn, key, Verb::Skip, change, out).await
-}
-
-/// Ends a saga that has not ended, as it stands: what it has done stays, and is the operator's to settle. A reply that
-/// comes later changes nothing. As [`retry`] otherwise.
-///
-/// # Errors
-/// [`OperateError`]; [`Reason::Conflict`] when it has ended.
-pub async fn abandon<D: Serialize + DeserializeOwned + Clone + Send + Sync>(
-    runner: &Runner<D>,
-    conn: &mut PgConnection,
-    key: Uuid,
-    change: &Change,
-    out: &mut Vec<Message>,
-) -> Result<Advanced<D>, OperateError> {
-    operate(runner, conn, key, Verb::Abandon, change, out).await
-}
-
-/// A verb, with its audit row `sagas.VERB` on `NAME/KEY`.
-///
-/// # Errors
-/// [`OperateError`].
+/// [`OperateError`]; [`Reason::Conflict`] when it is not stuck, or, to be abandoned, has ended.
 pub async fn operate<D: Serialize + DeserializeOwned + Clone + Send + Sync>(
     runner: &Runner<D>,
     conn: &mut PgConnection,

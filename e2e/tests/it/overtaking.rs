@@ -6,7 +6,6 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use waybill_testkit::OwnedRecord;
-use waybill_testkit::polling::eventually_named;
 
 use crate::deliveries::again;
 use crate::faults::HASTY;
@@ -44,7 +43,7 @@ pub(crate) async fn overtaken(system: &mut System) -> Vec<Accepted> {
     assert!(late.iter().all(|record| record.header("ce_type") == Some("ReserveStock")) && !late.is_empty());
     skip_to(system, release);
     System::restart(&mut system.inventory).await;
-    ended(system, &id).await;
+    system.place_order_saga_becomes(&id, "compensated").await;
     for record in late {
         again(system, TOPIC, record).await;
     }
@@ -60,18 +59,4 @@ fn skip_to(system: &System, record: &OwnedRecord) {
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&record.topic, record.partition, Offset::Offset(record.offset)).unwrap();
     consumer.commit(&list, CommitMode::Sync).unwrap();
-}
-
-async fn ended(system: &System, id: &str) {
-    eventually_named("the order's saga to be taken back", STEP_TIMEOUT, async || {
-        let status: Option<String> = sqlx::query_scalar(
-            "select status from saga_instances where saga = 'place-order' and key = $1::uuid",
-        )
-        .bind(id)
-        .fetch_optional(&system.orders_db.pool)
-        .await
-        .unwrap();
-        (status.as_deref() == Some("compensated")).then_some(())
-    })
-    .await;
 }

@@ -61,7 +61,7 @@ async fn every_command_of_the_runbooks_works() {
     paid(&shop, &second).await;
 
     let third = given_up(&shop).await;
-    stuck(&system, &third).await;
+    system.place_order_saga_becomes(&third, "stuck").await;
     desk.follow("stuck-saga.md", &third).await.contains(&[&third, "stuck"]);
     paid(&shop, &third).await;
 }
@@ -91,20 +91,6 @@ async fn given_up(shop: &Shop<'_>) -> String {
 
 async fn paid(shop: &Shop<'_>, id: &str) {
     shop.payment_becomes(id, "captured").await;
-}
-
-async fn stuck(system: &System, id: &str) {
-    eventually_named("the stuck saga", STEP_TIMEOUT, async || {
-        let status: Option<String> = sqlx::query_scalar(
-            "select status from saga_instances where saga = 'place-order' and key = $1::uuid",
-        )
-        .bind(id)
-        .fetch_optional(&system.orders_db.pool)
-        .await
-        .unwrap();
-        (status.as_deref() == Some("stuck")).then_some(())
-    })
-    .await;
 }
 
 async fn apply_topics(kafka: &str) {

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use waybill_testkit::polling::eventually_named;
 use waybill_testkit::process::ProcessBuilder;
 use waybill_testkit::{OwnKafka, OwnPostgres, Process, TestDatabase, TestTopics, Tokens};
 
 /// Longest wait for a process to be ready: debug builds on a busy machine.
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
+/// Longest wait for a saga's status: its commands are tried again meanwhile.
+const SAGA_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// One of the services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +158,22 @@ impl System {
         let output = process.output();
         let report = output.lines().find_map(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null);
         Verified { code, report, output }
+    }
+
+    /// Waits until the saga that places this order has this status.
+    pub(crate) async fn place_order_saga_becomes(&self, id: &str, wanted: &str) {
+        let what = format!("the saga of order {id} to be {wanted}");
+        eventually_named(&what, SAGA_TIMEOUT, async || {
+            let status: Option<String> = sqlx::query_scalar(
+                "select status from saga_instances where saga = 'place-order' and key = $1::uuid",
+            )
+            .bind(id)
+            .fetch_optional(&self.orders_db.pool)
+            .await
+            .unwrap();
+            (status.as_deref() == Some(wanted)).then_some(())
+        })
+        .await;
     }
 
     /// Runs `waybillctl` as an operator does; the exit code and everything that was written.

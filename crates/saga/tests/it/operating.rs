@@ -36,11 +36,7 @@ async fn stuck(desk: &Desk, count: usize) -> Vec<Uuid> {
 async fn mend(desk: &Desk, key: Uuid, verb: Verb) -> Result<Advanced<Parcel>, OperateError> {
     let change = Change::new("op", "the carrier was called", None).unwrap();
     let (mut tx, mut out) = (desk.pool().begin().await.unwrap(), Vec::new());
-    let advanced = match verb {
-        Verb::Retry => operate::retry(&desk.runner, &mut tx, key, &change, &mut out).await?,
-        Verb::Skip => operate::skip(&desk.runner, &mut tx, key, &change, &mut out).await?,
-        Verb::Abandon => operate::abandon(&desk.runner, &mut tx, key, &change, &mut out).await?,
-    };
+    let advanced = operate::operate(&desk.runner, &mut tx, key, verb, &change, &mut out).await?;
     append(&mut tx, "", &out).await.unwrap();
     tx.commit().await.unwrap();
     Ok(advanced)
