@@ -22,6 +22,7 @@ use waybill_runtime::lifecycle::{ExitReason, Shutdown, Tasks};
 use waybill_runtime::pool;
 
 use crate::faults::Faulty;
+use crate::intake::Gate;
 use crate::operator::{self, Operated, SagaDesk};
 use crate::serving::{bind, too_early, when_started, while_serving};
 use crate::{Settings, health, intake, prepare};
@@ -76,8 +77,9 @@ impl Signs {
         router.layer(from_fn_with_state(self.is_started.clone(), when_started))
     }
 
-    fn guard_api(&self, router: Router) -> Router {
-        self.guard(router.layer(from_fn_with_state(self.is_full.clone(), intake::refuse_when_full)))
+    fn guard_api(&self, router: Router, verifier: Arc<Verifier>, pool: PgPool) -> Router {
+        let gate = Gate { is_full: self.is_full.clone(), verifier, pool };
+        self.guard(router.layer(from_fn_with_state(gate, intake::refuse_when_full)))
     }
 }
 
@@ -142,8 +144,8 @@ impl Host {
             Operated { service: service.name, pool: pool.clone(), dry_run: processor.dry_run(), sagas };
         let operators = operator::router(operated, Arc::clone(&verifier));
         let signs = Signs { is_started, is_full };
-        let routers =
-            Routers { api: signs.guard_api(api(verifier)).merge(health), operator: signs.guard(operators) };
+        let api = signs.guard_api(api(Arc::clone(&verifier)), verifier, pool.clone());
+        let routers = Routers { api: api.merge(health), operator: signs.guard(operators) };
         let mut tasks = Tasks::new();
         routers.serve(listeners, &mut tasks, &shutdown);
 

@@ -1,18 +1,21 @@
 //! New commands are turned away while too much waits to be published; reads and consumers go on.
 //!
-//! A look at the outbox every second, none per request. So the bound is soft: what a second brings may come on top.
+//! A look at the outbox every second, none per request. So the bound is soft: what a second brings may come on top. A
+//! command that was accepted before under the same idempotency key is let through to its stored answer.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use prometheus::{IntCounter, IntGauge};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use waybill_http::ApiError;
+use waybill_http::auth::Verifier;
+use waybill_http::idempotency::{IdempotencyKey, key_is_known};
 use waybill_outbox::backlog::{self, Backlog};
 use waybill_runtime::lifecycle::Shutdown;
 use waybill_telemetry::metrics::{counter_vec, int_gauge_vec};
@@ -88,21 +91,51 @@ fn tell(full: bool, backlog: &Backlog, bound: &OutboxBound) {
     }
 }
 
-/// Answers 503 `outbox_full` to whatever may change something, while the outbox is full. Nothing is written then; a
-/// command that was accepted before under the same idempotency key is answered again when the outbox has room.
-pub(crate) async fn refuse_when_full(
-    State(is_full): State<watch::Receiver<bool>>,
-    request: Request,
-    next: Next,
-) -> Response {
+/// What decides whether a request may pass.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    /// Whether too much waits to be published.
+    pub(crate) is_full: watch::Receiver<bool>,
+    /// Who calls, for whose keys are looked at.
+    pub(crate) verifier: Arc<Verifier>,
+    /// Where the keys are.
+    pub(crate) pool: PgPool,
+}
+
+/// Answers 503 `outbox_full` to whatever may change something, while the outbox is full; nothing is written then. A
+/// command whose idempotency key has its answer passes: it is answered from what is stored.
+pub(crate) async fn refuse_when_full(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if reads || !*is_full.borrow() {
+    if reads || !*gate.is_full.borrow() {
+        return next.run(request).await;
+    }
+    if let Some((endpoint, headers)) = asked(&request)
+        && gate.is_answered(&endpoint, &headers).await
+    {
         return next.run(request).await;
     }
     REFUSED.inc();
     let message = "too much waits to be published: nothing was done, send the same again later";
     let refusal = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "outbox_full", message);
     ApiError { retry_after_s: Some(RETRY_AFTER_S), ..refusal }.into_response()
+}
+
+/// Method and route, as idempotency keys are stored with, and the headers.
+fn asked(request: &Request) -> Option<(String, HeaderMap)> {
+    let path = request.extensions().get::<MatchedPath>()?;
+    Some((format!("{} {}", request.method(), path.as_str()), request.headers().clone()))
+}
+
+impl Gate {
+    /// Whether the answer is stored. Whoever shows no valid token and no key is not looked up: he hears the refusal.
+    async fn is_answered(&self, endpoint: &str, headers: &HeaderMap) -> bool {
+        let Ok(key) = IdempotencyKey::from_headers(headers) else { return false };
+        let Ok(caller) = self.verifier.caller(headers).await else { return false };
+        key_is_known(&self.pool, &caller, endpoint, &key).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "an idempotency key could not be looked at");
+            false
+        })
+    }
 }
 
 #[cfg(test)]

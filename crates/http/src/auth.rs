@@ -163,6 +163,14 @@ impl Verifier {
         Ok(Caller { subject: claims.sub, role: claims.role })
     }
 
+    /// Who sends a request with these headers.
+    ///
+    /// # Errors
+    /// 401 `token_missing` or `token_malformed`, and those of [`Verifier::verify`].
+    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        self.verify(bearer(headers)?).await
+    }
+
     async fn key(&self, kid: &str) -> Option<Arc<DecodingKey>> {
         let (found, age) = self.known(kid);
         match found {
@@ -261,8 +269,7 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let token = bearer(&parts.headers)?;
-        Arc::<Verifier>::from_ref(state).verify(token).await
+        Arc::<Verifier>::from_ref(state).caller(&parts.headers).await
     }
 }
 

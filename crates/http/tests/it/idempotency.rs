@@ -4,9 +4,10 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use sqlx::PgPool;
 use waybill_http::ApiError;
+use waybill_http::auth::{Caller, Role};
 use waybill_http::idempotency::{
-    Claim, IdempotencyKey, StoredResponse, key_claim_in_tx, key_find, key_insert_in_tx, keys_prune,
-    request_hash,
+    Claim, IdempotencyKey, StoredResponse, key_claim_in_tx, key_find, key_insert_in_tx, key_is_known,
+    keys_prune, request_hash,
 };
 use waybill_runtime::{config, pool};
 use waybill_testkit::TestDatabase;
@@ -82,6 +83,23 @@ async fn another_scope_or_endpoint_is_another_key() {
     let found = key_find(&keys.pool, "u2", ENDPOINT, &keys.key, &request_hash(b"body")).await.unwrap();
     assert_eq!(found.unwrap().body, b"2");
     assert_eq!(key_find(&keys.pool, "u3", ENDPOINT, &keys.key, &request_hash(b"body")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_key_is_known_to_its_caller_and_endpoint_alone() {
+    let keys = keys().await;
+    let customer = "0198f3a0-0000-7000-8000-0000000000aa";
+    keys.claim(customer, ENDPOINT, "body", "1").await.unwrap();
+    let known = async |subject: &str, role, endpoint: &str| {
+        let caller = Caller { subject: subject.to_owned(), role };
+        key_is_known(&keys.pool, &caller, endpoint, &keys.key).await.unwrap()
+    };
+    assert!(known(customer, Role::Customer, ENDPOINT).await);
+    assert!(known(&customer.to_uppercase(), Role::Customer, ENDPOINT).await, "the same customer");
+    assert!(!known("somebody", Role::Admin, ENDPOINT).await);
+    assert!(!known(customer, Role::Customer, "POST /api/v1/products").await);
+    sqlx::query("drop table idempotency_keys cascade").execute(&keys.pool).await.unwrap();
+    assert!(!known(customer, Role::Customer, ENDPOINT).await, "a service without keys");
 }
 
 #[tokio::test]

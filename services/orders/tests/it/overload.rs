@@ -56,6 +56,19 @@ async fn a_full_outbox_turns_commands_away_until_it_has_room() {
     let key = Uuid::now_v7().to_string();
     assert_eq!(place(key.clone()).await.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(rows().await, before, "who is turned away leaves no row");
+    let first = "select key from idempotency_keys order by created_at limit 1";
+    let first: String = sqlx::query_scalar(first).fetch_one(&database.pool).await.unwrap();
+    let again = place(first.clone()).await;
+    assert_eq!(again.status(), StatusCode::ACCEPTED, "who was accepted before hears so again");
+    assert_eq!(again.headers()["idempotency-replayed"], "true");
+    let other =
+        json!({"lines": [{"sku": "TEA", "quantity": 2}], "currency": "EUR", "payment_token": "tok_approve"});
+    let other = client.post(&url).bearer_auth(&token).header("Idempotency-Key", &first).json(&other);
+    assert_eq!(other.send().await.unwrap().status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let stranger = tokens.token(&CustomerId::generate().to_string(), "customer");
+    let stranger = client.post(&url).bearer_auth(stranger).header("Idempotency-Key", &first).json(&body);
+    assert_eq!(stranger.send().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE, "another's key");
+    assert_eq!(rows().await, before);
     let cancel = "select id from orders limit 1";
     let order: Uuid = sqlx::query_scalar(cancel).fetch_one(&database.pool).await.unwrap();
     let cancelled = client.post(format!("{url}/{order}/cancel")).bearer_auth(&token).send().await.unwrap();
