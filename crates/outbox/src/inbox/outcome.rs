@@ -19,6 +19,7 @@ pub(crate) struct Outcomes {
     pub(crate) parked_keys: IntGaugeVec,
     pub(crate) held_messages: IntGauge,
     pub(crate) held_bytes: IntGauge,
+    pub(crate) letters_open: IntGauge,
     group: String,
 }
 
@@ -58,6 +59,12 @@ impl Outcomes {
             held_bytes: int_gauge_vec(
                 "retry_held_bytes",
                 "Bytes of the messages behind parked keys.",
+                &["group"],
+            )
+            .with_label_values(&[group]),
+            letters_open: int_gauge_vec(
+                "dead_letters_open",
+                "Open dead letters in the service's database, counted every 5 seconds; 100000 means so many or more.",
                 &["group"],
             )
             .with_label_values(&[group]),

@@ -2,7 +2,7 @@
 //! left and the key is unparked. It is told when there is something, and looks by itself: what a crash left, too.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use uuid::Uuid;
@@ -27,27 +27,33 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const KEYS_MAX: i64 = 64;
 /// Held messages of one transaction: the key's other messages wait for its lock meanwhile, and with them a batch.
 const MESSAGES_MAX: i64 = 20;
+/// How often the group's open dead letters are counted for the metric: an alert needs no more.
+const LETTERS_INTERVAL: Duration = Duration::from_secs(5);
 /// First wait after a failure.
 const RETRY_WAIT_FIRST: Duration = Duration::from_millis(100);
 /// Longest wait after a failure.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A group's drainer. Any number of them may run; a key is drained by one at a time.
-pub struct Drainer<H>(Arc<Group<H>>);
+pub struct Drainer<H> {
+    group: Arc<Group<H>>,
+    /// When the open dead letters were counted last.
+    counted: Option<Instant>,
+}
 
 impl<H: Handler> Drainer<H> {
     pub(crate) fn new(group: Arc<Group<H>>) -> Self {
-        Self(group)
+        Self { group, counted: None }
     }
 
     /// Drains until the shutdown. What Postgres refuses is told and tried again.
-    pub async fn run(self, shutdown: Shutdown) {
+    pub async fn run(mut self, shutdown: Shutdown) {
         let mut backoff = Backoff::new(RETRY_WAIT_FIRST, RETRY_WAIT_MAX);
         while !shutdown.is_requested() {
             match self.look().await {
                 Ok(0) => {
                     tokio::select! {
-                        () = self.0.drain_wanted.notified() => {}
+                        () = self.group.drain_wanted.notified() => {}
                         _ = shutdown.sleep(LOOK_INTERVAL) => {}
                     }
                 }
@@ -63,19 +69,26 @@ impl<H: Handler> Drainer<H> {
 
     fn tell(&self, error: &BatchError) {
         let cause = error.0.as_ref() as &dyn std::error::Error;
-        let group = self.0.handler.group();
+        let group = self.group.handler.group();
         tracing::warn!(group, error = cause, "held messages could not be drained; trying again");
     }
 
     /// One transaction for each of the draining keys; returns how many there were that nobody else works on.
-    async fn look(&self) -> Result<usize, BatchError> {
-        let this = &*self.0;
+    async fn look(&mut self) -> Result<usize, BatchError> {
+        let this = &*self.group;
+        let is_due = self.counted.is_none_or(|last| last.elapsed() >= LETTERS_INTERVAL);
         let keys = async {
             let mut conn = this.pool.acquire().await?;
             this.outcomes.parked(&store::parked_summary(&mut conn, this.handler.group()).await?);
+            if is_due {
+                this.outcomes.letters_open.set(store::letters_open(&mut conn, this.handler.group()).await?);
+            }
             store::draining_keys(&mut conn, this.handler.group(), KEYS_MAX).await
         };
         let keys = keys.await.map_err(|error: sqlx::Error| BatchError::new(error))?;
+        if is_due {
+            self.counted = Some(Instant::now());
+        }
         let mut worked = 0;
         for key in keys {
             worked += usize::from(step(this, &key).await?);

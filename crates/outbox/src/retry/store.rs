@@ -277,6 +277,21 @@ pub(crate) async fn parked_delete_in_tx(
         .map(|_| ())
 }
 
+/// Open dead letters that are counted at most: a bounded read of an index that has the open ones alone.
+pub(crate) const LETTERS_COUNTED_MAX: i64 = 100_000;
+
+/// Open dead letters of the group, at most [`LETTERS_COUNTED_MAX`]: for the metrics.
+pub(crate) async fn letters_open(conn: &mut PgConnection, group: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "select count(*) from (
+             select from dead_letters where consumer_group = $1 and state = 'open' limit $2) open",
+    )
+    .bind(group)
+    .bind(LETTERS_COUNTED_MAX)
+    .fetch_one(conn)
+    .await
+}
+
 /// State, keys, held messages, held bytes: for the metrics.
 pub(crate) async fn parked_summary(
     conn: &mut PgConnection,

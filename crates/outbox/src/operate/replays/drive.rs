@@ -1,11 +1,14 @@
 //! What drives replays: verdicts are collected, and the next letters are sent when their turn has come.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use prometheus::IntGauge;
 use sqlx::PgPool;
 use uuid::Uuid;
 use waybill_runtime::lifecycle::Shutdown;
 use waybill_runtime::retry::Backoff;
+use waybill_telemetry::metrics::int_gauge_vec;
 
 use super::step::{self, Stepped};
 use crate::retry::Policy;
@@ -20,6 +23,11 @@ const RUNNING_MAX: i64 = 20;
 const RETRY_WAIT_FIRST: Duration = Duration::from_millis(200);
 /// Longest wait after a failure.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
+
+static RUNNING: LazyLock<IntGauge> = LazyLock::new(|| {
+    let help = "Replays of dead letters that run in the service's database; 20 means so many or more.";
+    int_gauge_vec("replays_running", help, &[]).with_label_values::<&str>(&[])
+});
 
 /// Drives the replays of this database until the shutdown. Every instance of a service may run it: they take turns step
 /// by step, and one's end in the middle of a step leaves nothing half done. What Postgres refuses is told and tried
@@ -59,6 +67,7 @@ async fn look(pool: &PgPool, prefix: &str, policy: &Policy) -> Result<Looked, sq
             .bind(RUNNING_MAX)
             .fetch_all(pool)
             .await?;
+    RUNNING.set(i64::try_from(ids.len()).unwrap_or(RUNNING_MAX));
     step::verdicts_take(pool).await?;
     let mut sent = false;
     for id in &ids {
