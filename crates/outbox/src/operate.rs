@@ -17,6 +17,7 @@ pub mod dry_run;
 mod error;
 pub mod facts;
 mod filter;
+mod key;
 mod page;
 pub mod parked;
 pub mod replays;
@@ -24,16 +25,6 @@ pub mod replays;
 pub use self::audit::Change;
 pub use self::error::{OperateError, Reason};
 pub use self::filter::{Filter, StateFilter};
+pub use self::key::{KEY_BASE64_PREFIX, key_read};
+pub(crate) use self::key::{base64_read, key_shown};
 pub use self::page::{LIMIT_DEFAULT, LIMIT_MAX, Page, PageRequest};
-
-/// A key as the API shows it: text when it is UTF-8, else base64.
-pub(crate) fn key_shown(key: Option<Vec<u8>>) -> (Option<String>, Option<String>) {
-    use base64::Engine as _;
-    match key.map(String::from_utf8) {
-        None => (None, None),
-        Some(Ok(text)) => (Some(text), None),
-        Some(Err(error)) => {
-            (None, Some(base64::engine::general_purpose::STANDARD.encode(error.into_bytes())))
-        }
-    }
-}

@@ -87,7 +87,7 @@ pub(crate) struct Filter {
     /// The message's type, e.g. StockReserved
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) kind: Option<String>,
-    /// The record's key, e.g. an order id
+    /// The record's key, e.g. an order id; base64:... when it is no text, as lists show it
     #[arg(long)]
     pub(crate) key: Option<String>,
     /// The error's class, as in the list

@@ -74,7 +74,7 @@ pub(crate) enum ParkedVerb {
     Show {
         /// The consumer group
         group: String,
-        /// The key
+        /// The key; base64:... when it is no text, as lists show it
         key: String,
         #[command(flatten)]
         services: Services,

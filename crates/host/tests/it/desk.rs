@@ -112,6 +112,13 @@ impl Desk {
         ids
     }
 
+    /// The same with one text under a key that may be no text.
+    pub(crate) async fn hear_under(&self, key: &'static [u8], text: &str) {
+        let (_, record) = self.record("no text", text);
+        let records = vec![Record { key: Some(Bytes::from_static(key)), ..record }];
+        self.processor.handle(&Batch { records }).await.expect("no infrastructure failed");
+    }
+
     fn record(&self, key: &str, text: &str) -> (Uuid, Record) {
         let id = Uuid::now_v7();
         let cause = Cause { correlation_id: id, causation_id: None, trace: None };

@@ -1,13 +1,11 @@
 //! Which dead letters are meant.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use super::OperateError;
+use super::{OperateError, base64_read};
 
 /// Most ids one filter names: what a person or a script hands over in one request.
 const IDS_MAX: usize = 10_000;
@@ -112,10 +110,7 @@ impl Filter {
                 return Err(OperateError::invalid("key", "write key or key_base64, not both"));
             }
             (Some(text), None) => Some(text.clone().into_bytes()),
-            (None, Some(coded)) => {
-                let wrong = |_| OperateError::invalid("key_base64", "it is no base64");
-                Some(BASE64.decode(coded).map_err(wrong)?)
-            }
+            (None, Some(coded)) => Some(base64_read("key_base64", coded)?),
             (None, None) => None,
         };
         if self.ids.as_ref().is_some_and(|ids| ids.len() > IDS_MAX) {
