@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::contract::base64;
+
 /// A key that is text, or bytes.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Key {
@@ -10,12 +12,18 @@ pub(crate) struct Key {
     key_base64: Option<String>,
 }
 
+/// Before the base64 of a key that is no text, as the API takes it in paths.
+pub(crate) const KEY_BASE64_PREFIX: &str = "base64:";
+
 impl Key {
-    /// For people.
+    /// In one word, as `parked show` and `--key` take it.
     pub(crate) fn shown(&self) -> String {
         match (&self.key, &self.key_base64) {
+            (Some(text), _) if text.starts_with(KEY_BASE64_PREFIX) => {
+                format!("{KEY_BASE64_PREFIX}{}", base64(text.as_bytes()))
+            }
             (Some(text), _) => text.clone(),
-            (None, Some(bytes)) => format!("base64:{bytes}"),
+            (None, Some(bytes)) => format!("{KEY_BASE64_PREFIX}{bytes}"),
             (None, None) => "-".to_owned(),
         }
     }
@@ -59,6 +67,14 @@ pub(crate) struct DeadLetterDetail {
     pub(crate) patch: Option<Patch>,
     #[serde(default)]
     pub(crate) replays: Vec<ReplayOfLetter>,
+}
+
+/// What a replay would send of a letter.
+#[derive(Debug, Deserialize)]
+pub(crate) struct LetterValue {
+    pub(crate) id: String,
+    pub(crate) kind: Option<String>,
+    pub(crate) payload_base64: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -256,6 +272,8 @@ pub(crate) struct Republication {
     pub(crate) topics: Vec<TopicCount>,
     pub(crate) first_at: Option<String>,
     pub(crate) last_at: Option<String>,
+    pub(crate) searched_from: Option<String>,
+    pub(crate) searched_to: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -135,8 +135,7 @@ async fn many_are_changed_with_a_program() {
     doubles.list_nothing("GET /dead-letters");
     let orders = crate::double::Double::serve().await;
     orders.lists("GET /dead-letters", json!([letter(LETTER), letter(other)]));
-    orders.says(&format!("GET /dead-letters/{LETTER}"), detail(LETTER));
-    orders.says(&format!("GET /dead-letters/{other}"), detail(other));
+    orders.says("POST /dead-letters/values", json!({"items": [value_of(LETTER), value_of(other)]}));
     orders.says("POST /dead-letters/edit", json!({"edited": 2}));
     let doubles = Doubles { orders, ..doubles };
     let edit = |file: &File, more: &[&str]| {
@@ -168,6 +167,61 @@ async fn many_are_changed_with_a_program() {
     assert_eq!(doubles.orders.posted("/dead-letters/edit").len(), 1, "nothing is saved until all can be");
     let none = doubles.ctl(&["dead-letters", "edit", "--transform", jq.path()]);
     assert!(text(&none.stderr).contains("say which dead letters"), "{}", text(&none.stderr));
+}
+
+/// What a replay would send of a letter, as services tell it.
+fn value_of(id: &str) -> Value {
+    json!({"id": id, "state": "open", "kind": "OrderPlaced", "patched": false,
+           "payload_base64": detail(id)["payload_base64"]})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twelve_hundred_are_changed_with_nine_requests() {
+    let doubles = doubles().await;
+    doubles.list_nothing("GET /dead-letters");
+    let ids: Vec<String> = (0..1_200).map(|n| format!("01980000-0000-7000-8000-{n:012}")).collect();
+    let orders = crate::double::Double::serve().await;
+    for (place, page) in ids.chunks(500).enumerate() {
+        let letters: Vec<Value> = page.iter().map(|id| letter(id)).collect();
+        let next = (place < 2).then(|| format!("c{place}"));
+        orders.says("GET /dead-letters", json!({"items": letters, "next_cursor": next}));
+    }
+    // Of the first five hundred, three hundred fit into one answer.
+    for part in [&ids[..300], &ids[300..800], &ids[800..]] {
+        let values: Vec<Value> = part.iter().map(|id| value_of(id)).collect();
+        orders.says("POST /dead-letters/values", json!({"items": values}));
+    }
+    for edited in [500, 500, 200] {
+        orders.says("POST /dead-letters/edit", json!({"edited": edited}));
+    }
+    let doubles = Doubles { orders, ..doubles };
+    let jq = File::new("jq", ".total_minor = 3000");
+    let run = doubles.ctl(&[
+        "dead-letters",
+        "edit",
+        "--all",
+        "--transform",
+        jq.path(),
+        "--apply",
+        "--reason",
+        "tightened",
+        "--json",
+    ]);
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    let report: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!((&report["changed"], &report["edited"]), (&json!(1_200), &json!(1_200)), "{report}");
+    assert!(text(&run.stderr).contains("1000 of 1200 saved"), "{}", text(&run.stderr));
+    let asked: Vec<usize> = doubles
+        .orders
+        .posted("/dead-letters/values")
+        .iter()
+        .map(|body| body["ids"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(asked, [500, 500, 400]);
+    let saved = doubles.orders.posted("/dead-letters/edit");
+    let named = saved.iter().flat_map(|body| body["items"].as_array().unwrap());
+    assert!(named.map(|item| item["id"].as_str().unwrap()).eq(&ids), "each once, in its order");
+    assert_eq!(doubles.orders.asked().len(), 9);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,6 +300,15 @@ async fn rows_are_published_again_after_the_plan() {
     assert_eq!((&posted[0]["apply"], &posted[1]["apply"]), (&json!(false), &json!(true)));
     assert_eq!(posted[1]["reason"], "the broker lost them");
     assert_eq!(posted[1]["from"], "2026-05-04T10:00:00.000000Z");
+    doubles.all().iter().for_each(|double| {
+        let mut one = made.clone();
+        one["searched_from"] = json!("2026-05-03T00:00:00Z");
+        one["searched_to"] = json!("2026-05-06T00:00:00Z");
+        double.says("POST /outbox/republish", one);
+    });
+    let id = "019df246-0000-7000-8000-000000000000";
+    let run = doubles.ctl(&["outbox", "republish", "--service", "orders", "--message-id", id]);
+    assert!(text(&run.stdout).contains("looked for where the ids say"), "{}", text(&run.stdout));
     let run = doubles.ctl(&["outbox", "republish", "--from-id", "1", "--to-id", "9"]);
     assert!(text(&run.stderr).contains("row numbers are one outbox's: name it with --service"));
     assert_eq!(doubles.ctl(&["outbox", "republish"]).status.code(), Some(2));

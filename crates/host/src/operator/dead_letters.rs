@@ -137,59 +137,6 @@ pub(super) async fn edit(
     .await
 }
 
-/// Other payloads for many letters.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EditManyBody {
-    /// At most 500, and at most 8 MiB together.
-    #[schema(max_items = 500)]
-    items: Vec<EditItem>,
-    /// Why.
-    reason: String,
-}
-
-/// A payload for one of many letters.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EditItem {
-    /// The letter.
-    id: Uuid,
-    /// The whole framed value; null takes the patch away.
-    #[serde(deserialize_with = "bodies::present")]
-    #[schema(required)]
-    payload_base64: Option<String>,
-}
-
-/// How many letters have another payload now.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Edited {
-    /// Letters.
-    edited: u64,
-}
-
-/// Puts payloads beside open letters' originals, all or none.
-#[utoipa::path(post, path = "/operator/v1/dead-letters/edit", tag = "dead letters",
-    operation_id = "dead_letters_edit_many", request_body = EditManyBody,
-    responses((status = 200, description = "How many.", body = Edited), WriteRefusals))]
-pub(super) async fn edit_many(
-    State(operated): State<Operated>,
-    operator: Operator,
-    Json(body): Json<EditManyBody>,
-) -> Result<Json<Edited>, ApiError> {
-    let change = operator.wishes(&body.reason)?;
-    let edits = body.items.into_iter().enumerate().map(|(place, item)| {
-        let path = format!("items[{place}].payload_base64");
-        let payload = item.payload_base64.map(|base64| bodies::bytes(&path, &base64)).transpose()?;
-        Ok(Edit { id: item.id, payload })
-    });
-    let edits = edits.collect::<Result<Vec<_>, ApiError>>()?;
-    run_to_end(async move {
-        let edited = dead_letters::edit_many(&operated.pool, &edits, &change).await.map_err(refused)?;
-        Ok(Json(Edited { edited }))
-    })
-    .await
-}
-
 /// A selection to be given up.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -17,6 +17,7 @@ mod refusals;
 mod replays;
 mod routes;
 mod sagas;
+mod values;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::routing::{get, post};
 
-use super::{Operated, audit, dead_letters, facts, outbox, parked, replays, sagas};
+use super::{Operated, audit, dead_letters, facts, outbox, parked, replays, sagas, values};
 
 pub(super) fn all() -> Router<Operated> {
     Router::new().nest("/operator/v1", letters().merge(rest()))
@@ -15,7 +15,8 @@ fn letters() -> Router<Operated> {
         .route("/dead-letters/{id}", get(dead_letters::show))
         .route("/dead-letters/plan", post(dead_letters::plan))
         .route("/dead-letters/dry-run", post(dead_letters::dry_run))
-        .route("/dead-letters/edit", post(dead_letters::edit_many))
+        .route("/dead-letters/edit", post(values::edit_many))
+        .route("/dead-letters/values", post(values::values))
         .route("/dead-letters/{id}/edit", post(dead_letters::edit))
         .route("/dead-letters/discard", post(dead_letters::discard))
         .route("/failure-groups", get(dead_letters::failure_groups))

@@ -52,6 +52,30 @@ async fn parked_keys_tell_what_waits_behind_them() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_no_text_is_asked_for_in_base64() {
+    let desk = Desk::new("host_keys").await;
+    desk.hear_under(b"\xfb\xff", "whose subject is another").await;
+    assert_eq!(desk.items("/dead-letters?key_base64=-_8").await.len(), 1);
+    for (key, attempts) in [(&b"\xfb\xff"[..], 1), (b"base64:", 2), (b"a/b", 3)] {
+        sqlx::query("insert into parked_keys (consumer_group, key, state, attempts) values ('things', $1, 'retrying', $2)")
+            .bind(key)
+            .bind(attempts)
+            .execute(desk.pool())
+            .await
+            .unwrap();
+    }
+    assert_eq!(desk.items("/parked").await[2]["key_base64"], json!("+/8="));
+    for (word, attempts) in
+        [("base64:-_8", 1), ("base64:%2B%2F8%3D", 1), ("base64:YmFzZTY0Og==", 2), ("a%2Fb", 3)]
+    {
+        let (status, one) = desk.get(&format!("/parked/things/{word}")).await;
+        assert_eq!((status, &one["attempts"]), (200, &json!(attempts)), "{word}: {one}");
+    }
+    let (status, refused) = desk.get("/parked/things/base64:*").await;
+    assert_eq!((status, &refused["error"]["details"][0]["path"]), (400, &json!("key")), "{refused}");
+}
+
+#[tokio::test]
 async fn an_edit_makes_a_dry_run_succeed_and_leaves_no_trace() {
     let desk = desk("host_edit").await;
     let filter = json!({"key": "a"});
@@ -130,4 +154,58 @@ async fn a_replay_is_made_paused_resumed_and_cancelled() {
         }
     }
     assert_eq!(desk.items("/audit").await.len(), 4, "made, paused, resumed, cancelled");
+}
+
+#[tokio::test]
+async fn many_values_are_read_at_once_and_patched_all_or_none() {
+    let desk = desk("host_values").await;
+    let letters = desk.items("/dead-letters").await;
+    let mut ids: Vec<Value> = letters.iter().map(|letter| letter["id"].clone()).collect();
+    ids.sort_by_key(Value::to_string);
+    let values = async |ids: &[Value]| desk.post("/dead-letters/values", json!({"ids": ids})).await;
+    let (status, read) = values(&ids).await;
+    let found: Vec<&Value> = read["items"].as_array().unwrap().iter().map(|value| &value["id"]).collect();
+    assert_eq!((status, found), (200, ids.iter().collect::<Vec<_>>()), "{read}");
+    assert!(
+        read["items"][0]["payload_base64"] == BASE64.encode("reject 1")
+            && read["items"][0]["patched"] == false
+    );
+
+    let stranger = json!("01980000-0000-7000-8000-000000000001");
+    let patch = |id: &Value| json!({"id": id, "payload_base64": BASE64.encode("mended")});
+    let with_stranger = json!({"items": [patch(&ids[0]), patch(&stranger)], "reason": "INC-9"});
+    assert_eq!(desk.post("/dead-letters/edit", with_stranger).await.0, 404);
+    assert_eq!(desk.count("select count(*) from dead_letter_patches").await, 0, "all or none");
+    let all: Vec<Value> = ids.iter().map(patch).collect();
+    let (status, edited) = desk.post("/dead-letters/edit", json!({"items": all, "reason": "INC-9"})).await;
+    assert_eq!((status, edited), (200, json!({"edited": 3})));
+    assert_eq!(values(&ids[1..2]).await.1["items"][0]["payload_base64"], BASE64.encode("mended"));
+    assert_eq!(desk.items("/audit").await.len(), 3, "each edit for itself");
+
+    assert_eq!(values(&[ids[0].clone(), stranger]).await.0, 404);
+    assert_eq!(values(&[]).await.0, 400);
+    assert_eq!(values(&vec![ids[0].clone(); 501]).await.0, 400);
+}
+
+#[tokio::test]
+async fn as_many_values_are_told_as_an_answer_holds() {
+    let desk = Desk::new("host_values_large").await;
+    desk.hear(&["a", "b", "c", "d", "e", "f"].map(|key| (key, "reject"))).await;
+    sqlx::query(
+        "insert into dead_letter_patches (dead_letter_id, payload, edited_by, reason)
+         select id, convert_to(repeat('x', 900000), 'UTF8'), 'olga', 'large' from dead_letters",
+    )
+    .execute(desk.pool())
+    .await
+    .unwrap();
+    let letters = desk.items("/dead-letters").await;
+    let ids: Vec<&Value> = letters.iter().map(|letter| &letter["id"]).collect();
+    let (status, read) = desk.post("/dead-letters/values", json!({"ids": ids})).await;
+    assert_eq!(
+        (status, read["items"].as_array().unwrap().len()),
+        (200, 5),
+        "4 MiB and the one that goes over"
+    );
+    let (_, rest) = desk.post("/dead-letters/values", json!({"ids": ids[5..]})).await;
+    assert_eq!((&rest["items"][0]["id"], &rest["items"][0]["patched"]), (ids[5], &json!(true)));
 }

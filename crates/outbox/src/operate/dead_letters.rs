@@ -3,6 +3,7 @@
 mod change;
 mod look;
 mod plan;
+mod values;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use uuid::Uuid;
 pub use self::change::{EDITS_MAX, Edit, discard, edit, edit_many};
 pub use self::look::{failure_groups, list, show};
 pub use self::plan::plan;
+pub use self::values::{VALUES_MAX, values};
 
 /// A dead letter in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -78,6 +80,21 @@ pub struct DeadLetterDetail {
     pub patch: Option<Patch>,
     /// How often it was sent again by a replay, newest first; the last 20.
     pub replays: Vec<ReplayOfLetter>,
+}
+
+/// What a replay would send of a letter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct LetterValue {
+    /// The letter.
+    pub id: Uuid,
+    /// `open`, `replaying`, `resolved` or `discarded`.
+    pub state: String,
+    /// `ce_type`, when it could be read.
+    pub kind: Option<String>,
+    /// Whether it is a patch, not the original.
+    pub patched: bool,
+    /// The whole value; `None` for a tombstone.
+    pub payload_base64: Option<String>,
 }
 
 /// A payload beside the original.

@@ -35,8 +35,8 @@ pub(super) async fn run(options: Edit) -> anyhow::Result<Exit> {
         return save(&found, &options, Value::Null, &plan).await;
     }
     let schemas = contract::schemas()?;
-    let schema_id = value::schema_id(&detail)?;
     let before = value::current(&detail)?;
+    let schema_id = value::schema_id(id, detail.letter.kind.as_deref(), before.as_deref())?;
     let before = before.map(|frame| schemas.decode(&frame)).transpose();
     let (edited, place) = match &options.value {
         Some(path) => (read(path)?, path.clone()),

@@ -4,9 +4,7 @@ mod program;
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
-use futures_util::StreamExt as _;
-use futures_util::stream;
+use anyhow::{Context as _, bail, ensure};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use waybill_messaging::codec::untyped::Schemas;
@@ -14,17 +12,17 @@ use waybill_messaging::codec::untyped::Schemas;
 use self::program::Program;
 use super::value;
 use crate::cli::Edit;
-use crate::contract::{self, base64};
+use crate::contract::{self, base64, from_base64};
 use crate::difference;
 use crate::exit::Exit;
-use crate::operator::answers::{DeadLetter, DeadLetterDetail};
+use crate::operator::answers::{DeadLetter, LetterValue};
 use crate::operator::{Service, Services, view};
 use crate::output;
 
 /// Most dead letters of one transformation and service: their changes are kept in memory until all are known to be good.
 const LETTERS_MAX: u64 = 100_000;
-/// Letters asked for at once.
-const REQUESTS_MAX: usize = 8;
+/// Letters whose values are asked for in one request; the API takes no more.
+const VALUES_MAX: usize = 500;
 /// Edits of one request; the API takes no more.
 const EDITS_MAX: usize = 500;
 /// Base64 of one request, below the body that the operators' listener takes.
@@ -46,31 +44,38 @@ pub(super) async fn run(options: &Edit, program: &Path) -> anyhow::Result<Exit> 
     let services = Services::new(&options.services)?;
     let schemas = contract::schemas()?;
     let mut outcome = Outcome::default();
-    for (service, id) in letters(&services, options).await? {
-        // Asked for in the order of the list, several at once below.
-        outcome.edits.push((service, Value::String(id)));
+    let chosen = letters(&services, options).await?;
+    let bar = ProgressBar::new(chosen.iter().map(|(_, ids)| ids.len() as u64).sum());
+    for (service, ids) in &chosen {
+        let mut rest = &ids[..];
+        while !rest.is_empty() {
+            let now = &rest[..rest.len().min(VALUES_MAX)];
+            let answer: Value = service.post(&["dead-letters", "values"], &json!({ "ids": now })).await?;
+            let values: Vec<LetterValue> = view(&answer["items"])?;
+            // As many as fit into one answer, in the order in which they were asked for.
+            let given = values.len();
+            let same = values.iter().zip(now).all(|(value, id)| value.id == *id);
+            ensure!(
+                same && (1..=now.len()).contains(&given),
+                "{} gives other values than it was asked for",
+                service.name()
+            );
+            for value in &values {
+                outcome.take(&schemas, &program, service, value);
+            }
+            bar.inc(given as u64);
+            rest = &rest[given..];
+        }
     }
-    let chosen = std::mem::take(&mut outcome.edits);
-    let bar = ProgressBar::new(chosen.len() as u64);
-    let mut details = stream::iter(chosen)
-        .map(|(service, id)| async move {
-            let id = id.as_str().unwrap_or_default().to_owned();
-            let detail: Value = service.get(&["dead-letters", &id], &[]).await?;
-            anyhow::Ok((service, view::<DeadLetterDetail>(&detail)?))
-        })
-        .buffered(REQUESTS_MAX);
-    while let Some(detail) = details.next().await {
-        let (service, detail) = detail?;
-        outcome.take(&schemas, &program, service, &detail);
-        bar.inc(1);
-    }
-    drop(details);
     bar.finish_and_clear();
     outcome.carry_out(options).await
 }
 
 /// Which letters: those named, else those that fit.
-async fn letters<'a>(services: &'a Services, options: &Edit) -> anyhow::Result<Vec<(&'a Service, String)>> {
+async fn letters<'a>(
+    services: &'a Services,
+    options: &Edit,
+) -> anyhow::Result<Vec<(&'a Service, Vec<String>)>> {
     // Refuses a selection that selects nothing in particular.
     options.selection.body()?;
     let ids = &options.selection.ids;
@@ -85,29 +90,25 @@ async fn letters<'a>(services: &'a Services, options: &Edit) -> anyhow::Result<V
         if !listed.complete {
             bail!("{} has more than {LETTERS_MAX} that fit: narrow the filter", service.name());
         }
+        let mut of_it = Vec::new();
         for item in &listed.items {
             let letter: DeadLetter = view(item)?;
             if ids.is_empty() || ids.contains(&letter.id) {
-                chosen.push((service, letter.id));
+                of_it.push(letter.id);
             }
         }
+        chosen.push((service, of_it));
     }
-    if let Some(missing) = ids.iter().find(|id| chosen.iter().all(|(_, chosen)| chosen != *id)) {
+    if let Some(missing) = ids.iter().find(|id| chosen.iter().all(|(_, chosen)| !chosen.contains(id))) {
         bail!("there is no open dead letter {missing}");
     }
     Ok(chosen)
 }
 
 impl<'a> Outcome<'a> {
-    fn take(
-        &mut self,
-        schemas: &Schemas,
-        program: &Program,
-        service: &'a Service,
-        detail: &DeadLetterDetail,
-    ) {
-        let id = &detail.letter.id;
-        match edited(schemas, program, detail) {
+    fn take(&mut self, schemas: &Schemas, program: &Program, service: &'a Service, value: &LetterValue) {
+        let id = &value.id;
+        match edited(schemas, program, value) {
             Ok(None) => self.unchanged += 1,
             Ok(Some((frame, changes))) => {
                 self.shown.push(format!("{id} {}\n  {}", service.name(), changes.join("\n  ")));
@@ -153,15 +154,16 @@ impl<'a> Outcome<'a> {
 fn edited(
     schemas: &Schemas,
     program: &Program,
-    detail: &DeadLetterDetail,
+    value: &LetterValue,
 ) -> anyhow::Result<Option<(Vec<u8>, Vec<String>)>> {
-    let frame = value::current(detail)?.context("it has no value")?;
+    let frame = value.payload_base64.as_deref().map(from_base64).transpose()?.context("it has no value")?;
     let before = serde_json::to_value(schemas.decode(&frame)?)?;
     let after = program.run(&before)?;
     if after == before {
         return Ok(None);
     }
-    let frame = value::frame(schemas, value::schema_id(detail)?, &after)?;
+    let schema_id = value::schema_id(&value.id, value.kind.as_deref(), Some(&frame))?;
+    let frame = value::frame(schemas, schema_id, &after)?;
     Ok(Some((frame, difference::of(&before, &after))))
 }
 

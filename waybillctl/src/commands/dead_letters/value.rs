@@ -37,17 +37,15 @@ pub(super) fn current(detail: &DeadLetterDetail) -> anyhow::Result<Option<Vec<u8
 }
 
 /// The schema a new value is written with: that of the frame when it is known, else the one of the message's type.
-pub(super) fn schema_id(detail: &DeadLetterDetail) -> anyhow::Result<u32> {
-    let named = current(detail)?.and_then(|frame| frame_schema_id(&frame).ok());
+pub(super) fn schema_id(id: &str, kind: Option<&str>, frame: Option<&[u8]>) -> anyhow::Result<u32> {
+    let named = frame.and_then(|frame| frame_schema_id(frame).ok());
     if let Some(id) = named.filter(|id| KNOWN.iter().any(|known| known.schema_id == *id)) {
         return Ok(id);
     }
-    let kind = detail.letter.kind.as_deref();
     match KNOWN.iter().find(|known| Some(known.kind) == kind) {
         Some(known) => Ok(known.schema_id),
         None => bail!(
-            "dead letter {} has no schema that is known here (type {}): it can be discarded, not edited",
-            detail.letter.id,
+            "dead letter {id} has no schema that is known here (type {}): it can be discarded, not edited",
             kind.unwrap_or("not told")
         ),
     }
