@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
+use waybill_telemetry::story::Story;
 use waybill_telemetry::trace::TraceContext;
 
 /// Who or what made a message: carried on so that one order's whole story can be told.
@@ -16,6 +17,14 @@ pub struct Cause {
     pub causation_id: Option<Uuid>,
     /// The trace to continue; `None` starts none.
     pub trace: Option<TraceContext>,
+}
+
+impl Cause {
+    /// What log lines about this carry: correlation, trace, and the message that is answered.
+    #[must_use]
+    pub fn story(&self) -> Story {
+        Story::new(self.correlation_id, self.trace.as_ref(), self.causation_id)
+    }
 }
 
 /// What is known of a message besides its key and payload. Wire form: text headers, see [`crate::headers`].
@@ -38,6 +47,13 @@ pub struct Envelope {
 }
 
 impl Envelope {
+    /// What log lines about this message carry: its correlation, its trace, its id. A handler of many messages says
+    /// `envelope.story().tell(|| ...)` around what it does for one of them.
+    #[must_use]
+    pub fn story(&self) -> Story {
+        Story::new(self.cause.correlation_id, self.cause.trace.as_ref(), Some(self.id))
+    }
+
     /// The cause of whatever a handler of this message makes: same correlation, this message as causation, same trace.
     #[must_use]
     pub fn as_cause(&self) -> Cause {

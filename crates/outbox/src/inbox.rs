@@ -131,6 +131,9 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers one verdict per delivery, in order, and pushes what it wants to say to `out`. It returns every error it
     /// meets on `conn` (or undoes it with a savepoint), and neither commits nor rolls back.
     ///
+    /// Log lines about one delivery are told with its ids: `delivery.envelope.story().tell(|| ...)`. [`Self::decode`]
+    /// and a call with a single delivery are told so already.
+    ///
     /// # Errors
     /// [`HandlerError`]; everything of the transaction is rolled back.
     fn handle(

@@ -152,7 +152,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
             entry,
         };
         self.metrics.started();
-        self.tell(key, &transition.effects);
+        cause.story().tell(|| self.tell(key, &transition.effects));
         Ok(Started { instance, messages, effects: transition.effects })
     }
 
@@ -206,7 +206,8 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
         let mut batch = Batch::new(self, stored)?;
         let mut advanced = Vec::with_capacity(inputs.len());
         for (key, input, cause) in inputs {
-            advanced.extend(batch.take(key, input, &cause)?);
+            // Lines about one saga of many carry the ids of its own story.
+            advanced.extend(cause.story().tell(|| batch.take(key, input, &cause))?);
         }
         let (saves, log, messages) = batch.finish()?;
         if !log.keys.is_empty() {

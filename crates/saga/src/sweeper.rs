@@ -177,6 +177,7 @@ where
     for (key, input, cause) in due {
         let mut savepoint = tx.begin().await?;
         let mut out = Vec::new();
+        let story = cause.story();
         let moved = async {
             let advanced = runner.advance(&mut savepoint, vec![(key, input, cause)], &mut out).await?;
             apply.apply(&mut savepoint, &advanced, &mut out).await?;
@@ -187,10 +188,12 @@ where
             Ok(()) => savepoint.commit().await?,
             Err(error) if error.is_fault() => {
                 savepoint.rollback().await?;
-                tracing::error!(
-                    saga = runner.saga(), %key, error = &error as &dyn std::error::Error,
-                    "a saga's deadline can not be taken; left alone for a minute"
-                );
+                story.tell(|| {
+                    tracing::error!(
+                        saga = runner.saga(), %key, error = &error as &dyn std::error::Error,
+                        "a saga's deadline can not be taken; left alone for a minute"
+                    );
+                });
                 store::instance_postpone(&mut tx, runner.saga(), key, POSTPONE_MS).await?;
             }
             Err(error) => return Err(error),

@@ -1,4 +1,4 @@
-//! The JSON log line: spans remember their fields, an event writes its own beside them in one flat object.
+//! The JSON log line: spans remember their fields, an event writes its own and its story's beside them in one flat object.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +12,8 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::story::Story;
 
 /// Fields gathered from a span or an event, by name.
 #[derive(Default)]
@@ -80,6 +82,8 @@ impl JsonLine {
                 all.extend(fields.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
             }
         }
+        let story = Story::current().into_iter().flat_map(Story::fields);
+        all.extend(story.map(|(name, value)| (name.to_owned(), value.into())));
         let mut own = Fields::default();
         event.record(&mut own);
         all.extend(own.0.into_iter().map(|(name, value)| (name.to_owned(), value)));
@@ -134,8 +138,11 @@ where
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use super::*;
     use tracing_subscriber::layer::SubscriberExt as _;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::trace::TraceContext;
 
     /// Keeps the lines instead of printing them.
     struct Kept {
@@ -160,18 +167,44 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_line_carries_the_ids_of_its_spans_and_stays_one_object() {
+    /// The lines that `work` logs.
+    fn lines_of(work: impl FnOnce()) -> Vec<Vec<u8>> {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let kept = Kept { inner: JsonLine::new("orders"), lines: lines.clone() };
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(kept), || {
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(kept), work);
+        std::mem::take(&mut lines.lock().unwrap())
+    }
+
+    #[test]
+    fn lines_of_a_batch_carry_the_ids_of_their_own_message() {
+        let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let trace = TraceContext::new_root();
+        let lines = lines_of(|| {
+            let _batch = tracing::info_span!("batch", group = "orders", trace_id = "of the batch").entered();
+            Story::new(first, Some(&trace), Some(second)).tell(|| tracing::warn!("the first"));
+            Story::new(second, None, None).tell(|| tracing::warn!(correlation_id = "own", "the second"));
+            tracing::warn!("the batch");
+        });
+        let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_slice(line).unwrap()).collect();
+        assert_eq!(lines[0]["correlation_id"], first.to_string());
+        assert_eq!(lines[0]["message_id"], second.to_string());
+        assert_eq!(lines[0]["trace_id"], trace.trace_id_hex(), "before the span's");
+        assert_eq!(lines[1]["correlation_id"], "own", "an event's own field is the last word");
+        assert_eq!(lines[1]["trace_id"], "of the batch", "a story without a trace hides none");
+        assert!(lines.iter().all(|line| line["group"] == "orders"));
+        assert_eq!(lines[2].get("correlation_id"), None);
+    }
+
+    #[test]
+    fn a_line_carries_the_ids_of_its_spans_and_stays_one_object() {
+        let mut lines = lines_of(|| {
             let outer = tracing::info_span!("request", trace_id = "abc", order_id = tracing::field::Empty);
             let _outer = outer.enter();
             outer.record("order_id", "o1");
             let _inner = tracing::info_span!("command", correlation_id = "c1").entered();
             tracing::warn!(attempts = 3, retried = true, "line\nbroken");
         });
-        let line = lines.lock().unwrap().remove(0);
+        let line = lines.remove(0);
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
         let line: Value = serde_json::from_slice(&line).unwrap();
         for (name, value) in [

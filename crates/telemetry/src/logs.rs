@@ -1,12 +1,18 @@
 //! Log lines: one JSON object a line for machines, a readable form for a developer's terminal.
 
+use std::fmt;
 use std::str::FromStr;
 
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::FmtContext;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::log_line::JsonLine;
+use crate::story::Story;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -30,8 +36,8 @@ impl FromStr for LogFormat {
     }
 }
 
-impl std::fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Json => "json",
             Self::Pretty => "pretty",
@@ -49,8 +55,32 @@ pub fn init(service: &'static str, format: LogFormat, filter: &str) {
     let _already_set = match format {
         LogFormat::Json => registry.with(JsonLine::new(service)).try_init(),
         LogFormat::Pretty => {
-            let lines = tracing_subscriber::fmt::layer().with_target(false).compact();
-            registry.with(lines).try_init()
+            let lines = Storied(tracing_subscriber::fmt::format().with_target(false).compact());
+            registry.with(tracing_subscriber::fmt::layer().event_format(lines)).try_init()
         }
     };
+}
+
+/// The readable form with the story's ids at the end of the line; such a line has no colours.
+struct Storied<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Storied<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let Some(story) = Story::current() else { return self.0.format_event(context, writer, event) };
+        let mut line = String::new();
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        writer.write_str(line.trim_end_matches('\n'))?;
+        story.fields().try_for_each(|(name, value)| write!(writer, " {name}={value}"))?;
+        writeln!(writer)
+    }
 }

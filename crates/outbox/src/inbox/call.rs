@@ -18,7 +18,12 @@ pub(crate) async fn handle<H: Handler>(
     out: &mut Vec<Message>,
 ) -> Result<Vec<Verdict>, Trouble> {
     // Unwind safe: after a panic the transaction is rolled back and everything the handler touched is dropped.
-    let handled = AssertUnwindSafe(this.handler.handle(conn, wave, out)).catch_unwind().await;
+    let handling = AssertUnwindSafe(this.handler.handle(conn, wave, out)).catch_unwind();
+    let handled = match wave {
+        // Alone, its lines are about it; among others the handler tells whose.
+        [delivery] => delivery.envelope.story().follow(handling).await,
+        _ => handling.await,
+    };
     let verdicts = match handled {
         Ok(verdicts) => verdicts?,
         Err(panic) => return Err(Trouble::Message { class: "panic", why: panic_text(panic.as_ref()) }),

@@ -84,7 +84,8 @@ impl<'a, M> Item<'a, M> {
             }
         };
         let id = Some(envelope.id);
-        match handler.decode(&envelope.kind, record.payload.as_deref().unwrap_or_default()) {
+        let payload = record.payload.as_deref().unwrap_or_default();
+        match envelope.story().tell(|| handler.decode(&envelope.kind, payload)) {
             Ok(Some(message)) => {
                 Ok(Some(Self { record, id, delivery: Some(Delivery { envelope, message }), failure: None }))
             }

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 use waybill_messaging::consumer::{Batch, BatchHandler as _};
+use waybill_messaging::headers;
 use waybill_outbox::upkeep;
+use waybill_telemetry::story::Story;
 
 use crate::ledger::{self, batch, count, notes, record};
 
@@ -61,6 +63,20 @@ async fn a_key_comes_once_in_a_call_and_in_order() {
     };
     let all = notes(&database.pool).await;
     assert_eq!((of("a", &all), of("b", &all), of("c", &all)), (vec![1, 3, 5], vec![2, 6], vec![4]));
+}
+
+#[tokio::test]
+async fn lines_about_one_message_of_a_batch_carry_its_own_ids() {
+    let database = ledger::database("stories").await;
+    let (group, ledger) = ledger::group(&database, ledger::PREFIX).await;
+    let batch = batch(&[("a", "note"), ("b", "note"), ("a", "note")]);
+    group.handle(&batch).await.unwrap();
+    let stories: Vec<Option<Story>> =
+        batch.records.iter().map(|record| Some(headers::decode(record).unwrap().story())).collect();
+    assert_eq!(*ledger.decoded.lock().unwrap(), stories);
+    // The first call has two messages and no story; the second, of the third message alone, has its.
+    assert_eq!(*ledger.told.lock().unwrap(), [None, stories[2]]);
+    assert_eq!(Story::current(), None);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use waybill_messaging::record::Record;
 use waybill_outbox::inbox::{Delivery, Handler, HandlerError, InboxProcessor, Verdict};
 use waybill_outbox::retry::{Poisoned, Policy};
 use waybill_runtime::clock::new_id;
+use waybill_telemetry::story::Story;
 use waybill_testkit::TestDatabase;
 
 pub(crate) const TOPIC: &str = "orders.events";
@@ -53,6 +54,9 @@ const ASKS: [(&str, Ask); 10] = [
 pub(crate) struct Ledger {
     /// The keys of each call, in order.
     pub(crate) calls: Arc<Mutex<Vec<Vec<String>>>>,
+    /// What lines of each `decode` and each call would have carried.
+    pub(crate) decoded: Arc<Mutex<Vec<Option<Story>>>>,
+    pub(crate) told: Arc<Mutex<Vec<Option<Story>>>>,
     backend_ended: Arc<AtomicBool>,
 }
 
@@ -64,6 +68,7 @@ impl Handler for Ledger {
     }
 
     fn decode(&self, kind: &str, payload: &[u8]) -> Result<Option<Ask>, CodecError> {
+        self.decoded.lock().unwrap().push(Story::current());
         if kind != "Noted" {
             return Ok(None);
         }
@@ -79,6 +84,7 @@ impl Handler for Ledger {
     ) -> Result<Vec<Verdict>, HandlerError> {
         let keys = deliveries.iter().map(|d| d.envelope.subject.clone()).collect();
         self.calls.lock().unwrap().push(keys);
+        self.told.lock().unwrap().push(Story::current());
         let mut verdicts = Vec::new();
         for delivery in deliveries {
             verdicts.push(self.one(conn, delivery, out).await?);

@@ -14,6 +14,7 @@ mod operating;
 mod runner;
 mod sagas;
 mod statements;
+mod stories;
 mod sweeping;
 mod versions;
 mod world;
