@@ -3,8 +3,9 @@ use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::{Arg, ArgMatches, Command as Line};
 
+use crate::arguments::{Choice, chosen, one_of, passed_last, passed_on};
 use crate::instance::Instance;
 use crate::launch::Launcher;
 use crate::layout::Layout;
@@ -17,40 +18,64 @@ use crate::supervisor::Supervisor;
 use crate::{binaries, down, run, say, test};
 
 /// Arguments of `bench`.
-#[derive(Debug, Args)]
+#[derive(Debug)]
 pub(crate) struct BenchArgs {
-    /// What to measure.
-    #[arg(value_enum, default_value = "spine")]
     what: What,
-    /// Passed to the measuring program: `-- --json`, `-- --clients 32` ...
-    #[arg(last = true)]
     args: Vec<OsString>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+impl BenchArgs {
+    pub(crate) fn describe(line: Line) -> Line {
+        let what = Arg::new("what").default_value(What::Spine.word()).value_parser(one_of::<What>());
+        line.arg(what.help("What to measure"))
+            .arg(passed_last("Passed to the measuring program: `-- --json`, `-- --clients 32` ..."))
+    }
+
+    pub(crate) fn read(matches: &ArgMatches) -> Result<Self> {
+        let what = chosen(matches, "what").pop().context("nothing to measure was named")?;
+        Ok(Self { what, args: passed_on(matches) })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
-    /// One order's whole path: statements, round trips, WAL, orders per second, latency.
     Spine,
-    /// The relay alone, against the broker's own limit; `-- debezium` against Debezium.
     Relay,
-    /// A consumer's transactions: batches, repeats, failing messages, beside pgbench.
     Consumer,
+    Saga,
+}
+
+/// The words are the names of the measuring programs.
+impl Choice for What {
+    const WORDS: &'static [(&'static str, Self, &'static str)] = &[
+        (
+            "spine",
+            Self::Spine,
+            "One order's whole path: statements, round trips, WAL, orders per second, latency",
+        ),
+        (
+            "relay",
+            Self::Relay,
+            "The relay alone, against the broker's own limit; `-- debezium` against Debezium",
+        ),
+        (
+            "consumer",
+            Self::Consumer,
+            "A consumer's transactions: batches, repeats, failing messages, beside pgbench",
+        ),
+        (
+            "saga",
+            Self::Saga,
+            "Each hop of an order alone and the whole at full load; `-- place`: the place-order endpoint beside pgbench",
+        ),
+    ];
 }
 
 impl What {
-    /// The measuring program.
-    fn program(self) -> &'static str {
-        match self {
-            Self::Spine => "spine",
-            Self::Relay => "relay",
-            Self::Consumer => "consumer",
-        }
-    }
-
     /// The packages whose programs it starts.
     fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Spine => &binaries::PACKAGES,
+            Self::Spine | Self::Saga => &binaries::PACKAGES,
             Self::Relay => &["outbox-relay"],
             Self::Consumer => &[],
         }
@@ -96,7 +121,10 @@ fn measure(context: Context<'_>, args: &BenchArgs) -> Result<ExitCode> {
     let addresses = servers::start(context, &sources, tuning)?;
     context.board.change(|state| state.phase = Phase::Ready)?;
     say::progress("measuring: leave the machine alone meanwhile");
-    let status = run::status(&mut program(context.layout, args, &addresses), context.stop)?;
+    let mut program = program(context.layout, args, &addresses);
+    // One part starts a server of its own.
+    program.envs(servers::programs(context)?);
+    let status = run::status(&mut program, context.stop)?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
@@ -113,7 +141,7 @@ fn build(layout: &Layout, what: What) -> Command {
 }
 
 fn program(layout: &Layout, args: &BenchArgs, addresses: &Addresses) -> Command {
-    let mut command = Command::new(binaries::path(layout, args.what.program(), true));
+    let mut command = Command::new(binaries::path(layout, args.what.word(), true));
     command.args(&args.args).current_dir(&layout.root);
     command.env(POSTGRES_VARIABLE, &addresses.postgres).env(KAFKA_VARIABLE, &addresses.kafka);
     command.env("WAYBILL_BIN_DIR", binaries::dir(layout, true));

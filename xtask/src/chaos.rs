@@ -2,9 +2,10 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::{Args, ValueEnum};
+use anyhow::{Context as _, Result};
+use clap::{Arg, ArgMatches, Command, value_parser};
 
+use crate::arguments::{Choice, chosen, one_of, option, value};
 use crate::test::{self, TestArgs};
 use crate::{random, say};
 
@@ -12,27 +13,47 @@ use crate::{random, say};
 const MINUTES_MAX: u64 = 7 * 24 * 60;
 
 /// Arguments of `chaos`.
-#[derive(Debug, Args)]
+#[derive(Debug)]
 pub(crate) struct ChaosArgs {
-    /// What to torment.
-    #[arg(value_enum)]
     what: What,
-    /// How long, for what runs round after round.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=MINUTES_MAX))]
     minutes: u64,
-    /// Repeats a run; every run prints its own.
-    #[arg(long)]
     seed: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+impl ChaosArgs {
+    pub(crate) fn describe(command: Command) -> Command {
+        let minutes = option("minutes", "How long, for what runs round after round").default_value("10");
+        let seed = option("seed", "Repeats a run; every run prints its own");
+        command.args([
+            Arg::new("what").required(true).value_parser(one_of::<What>()).help("What to torment"),
+            minutes.value_parser(value_parser!(u64).range(1..=MINUTES_MAX)),
+            seed.value_parser(value_parser!(u64)),
+        ])
+    }
+
+    pub(crate) fn read(matches: &ArgMatches) -> Result<Self> {
+        let what = chosen(matches, "what").pop().context("nothing to torment was named")?;
+        Ok(Self { what, minutes: value(matches, "minutes"), seed: matches.get_one("seed").copied() })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
-    /// Writers of every kind beside relays that are killed and frozen; each round is audited from the topics.
     Relay,
-    /// The relay's core, every interleaving of larger worlds.
     RelayModel,
-    /// A cluster of three brokers, one of which is killed.
     RelayBrokers,
+}
+
+impl Choice for What {
+    const WORDS: &'static [(&'static str, Self, &'static str)] = &[
+        (
+            "relay",
+            Self::Relay,
+            "Writers of every kind beside relays that are killed and frozen; each round is audited from the topics",
+        ),
+        ("relay-model", Self::RelayModel, "The relay's core, every interleaving of larger worlds"),
+        ("relay-brokers", Self::RelayBrokers, "A cluster of three brokers, one of which is killed"),
+    ];
 }
 
 impl What {
@@ -57,12 +78,6 @@ pub(crate) fn run(args: &ChaosArgs) -> Result<ExitCode> {
     let told =
         [("WAYBILL_CHAOS_MINUTES", args.minutes.to_string()), ("WAYBILL_CHAOS_SEED", seed.to_string())];
     let ended = test::run(&TestArgs::selected(selection, told.into()));
-    say::progress(&format!("to repeat: cargo xtask chaos {} {again}", args.what.name()));
+    say::progress(&format!("to repeat: cargo xtask chaos {} {again}", args.what.word()));
     ended
-}
-
-impl What {
-    fn name(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-    }
 }

@@ -3,8 +3,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{ArgMatches, Command, value_parser};
 
+use crate::arguments::{option, value};
 use crate::instance::Instance;
 use crate::layout::Layout;
 use crate::state::{Phase, State};
@@ -18,11 +19,20 @@ mod topics;
 use shop::Shop;
 
 /// Arguments of `demo`.
-#[derive(Debug, Args)]
+#[derive(Debug)]
 pub(crate) struct DemoArgs {
-    /// Orders in the burst during which the relay is killed.
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     burst: u32,
+}
+
+impl DemoArgs {
+    pub(crate) fn describe(command: Command) -> Command {
+        let burst = option("burst", "Orders in the burst during which the relay is killed");
+        command.arg(burst.default_value("500").value_parser(value_parser!(u32).range(1..=10_000)))
+    }
+
+    pub(crate) fn read(matches: &ArgMatches) -> Self {
+        Self { burst: value(matches, "burst") }
+    }
 }
 
 /// Tells the stories; fails when one does not end as it must.

@@ -55,9 +55,7 @@ pub(crate) fn mend(layout: &Layout, instance: &Instance) -> Result<()> {
     // Services first: they drain against servers that still answer.
     stop_processes(&state, &services::NAMES)?;
     stop_processes(&state, &[KAFKA, POSTGRES])?;
-    if state.docker {
-        servers::stop_containers(layout)?;
-    }
+    servers::stop_containers(layout, &state.containers)?;
     let file = instance.state_file();
     std::fs::remove_file(&file).with_context(|| format!("could not remove {}", file.display()))
 }
@@ -107,8 +105,8 @@ mod tests {
         let board = Board::open(&instance).unwrap();
         let left_id = ProcessId::of(left.id()).unwrap();
         // A pid that was given to another process since: same number, other start time.
-        let text = serde_json::to_string(&ProcessId::of(stranger.id()).unwrap()).unwrap();
-        let reused: ProcessId = serde_json::from_str(&text.replace('@', "@1")).unwrap();
+        let text = ProcessId::of(stranger.id()).unwrap().json().to_string().replace('@', "@1");
+        let reused = ProcessId::of_json(&serde_json::from_str(&text).unwrap()).unwrap();
         let running = |process| Running { process, stop_signal: StopSignal::Term };
         board
             .change(|state| {

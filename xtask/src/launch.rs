@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use clap::Args;
+use clap::{ArgAction, ArgMatches, Command as Line, value_parser};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, User, getppid, initgroups, setgid, setuid};
 
+use crate::arguments::{option, passed_last, passed_on, value};
 use crate::state::StopSignal;
 
 /// What to start, and as whom.
@@ -28,17 +29,35 @@ pub(crate) struct Program {
 }
 
 /// The hidden command line of the second start.
-#[derive(Debug, Args)]
+#[derive(Debug)]
 pub(crate) struct LaunchArgs {
     /// The process whose death ends this one.
-    #[arg(long)]
     parent: i32,
-    #[arg(long, default_value = "SIGTERM")]
     parent_death: Signal,
-    #[arg(long)]
     account: Option<String>,
-    #[arg(last = true, required = true)]
     program: Vec<OsString>,
+}
+
+impl LaunchArgs {
+    pub(crate) fn describe(line: Line) -> Line {
+        let parent = option("parent", "The process whose death ends this one").required(true);
+        let signal = option("parent-death", "How it ends this one").default_value("SIGTERM");
+        line.hide(true).args([
+            parent.value_parser(value_parser!(i32)),
+            signal.value_parser(value_parser!(Signal)),
+            option("account", "As whom to run"),
+            passed_last("The program and its arguments").action(ArgAction::Append).required(true),
+        ])
+    }
+
+    pub(crate) fn read(matches: &ArgMatches) -> Self {
+        Self {
+            parent: value(matches, "parent"),
+            parent_death: value(matches, "parent-death"),
+            account: matches.get_one("account").cloned(),
+            program: passed_on(matches),
+        }
+    }
 }
 
 /// How processes are started: through this program, or directly (in tests, where this program is another).

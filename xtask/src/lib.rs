@@ -20,6 +20,7 @@ mod up;
 
 // what commands stand on
 mod account;
+mod arguments;
 mod binaries;
 mod http;
 mod instance;

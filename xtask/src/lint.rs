@@ -3,8 +3,9 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, ValueEnum};
+use clap::{Arg, ArgAction, ArgMatches, Command as Line};
 
+use crate::arguments::{Choice, chosen, one_of};
 use crate::layout::Layout;
 use crate::prerequisites::{self, Need};
 use crate::stop::{Stop, Stopped};
@@ -17,28 +18,47 @@ mod rust_source;
 mod tracked;
 
 /// Arguments of `lint`.
-#[derive(Debug, Args)]
+#[derive(Debug)]
 pub(crate) struct LintArgs {
-    /// The checks to run; all of them when left out.
-    #[arg(value_enum)]
     checks: Vec<Check>,
 }
 
-/// One check, quick ones first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+impl LintArgs {
+    pub(crate) fn describe(line: Line) -> Line {
+        let checks = Arg::new("checks").action(ArgAction::Append).num_args(0..);
+        line.arg(checks.value_parser(one_of::<Check>()).help("The checks to run; all of them when left out"))
+    }
+
+    pub(crate) fn read(matches: &ArgMatches) -> Self {
+        Self { checks: chosen(matches, "checks") }
+    }
+}
+
+/// One check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Check {
-    /// Every tracked source, script and document begins with a line that says its job.
     FirstLine,
-    /// Files over 400 and functions over 70 lines.
     Lengths,
-    /// Dependencies point one way, between crates and inside a service.
     Arrows,
-    /// rustfmt.
     Fmt,
-    /// cargo-deny: known-bad versions, licences, sources; offline.
     Deny,
-    /// clippy with warnings as errors.
     Clippy,
+}
+
+/// Quick ones first.
+impl Choice for Check {
+    const WORDS: &'static [(&'static str, Self, &'static str)] = &[
+        (
+            "first-line",
+            Self::FirstLine,
+            "Every tracked source, script and document begins with a line that says its job",
+        ),
+        ("lengths", Self::Lengths, "Files over 400 and functions over 70 lines"),
+        ("arrows", Self::Arrows, "Dependencies point one way, between crates and inside a service"),
+        ("fmt", Self::Fmt, "rustfmt"),
+        ("deny", Self::Deny, "cargo-deny: known-bad versions, licences, sources; offline"),
+        ("clippy", Self::Clippy, "clippy with warnings as errors"),
+    ];
 }
 
 /// What a check found: findings fail it, notes are only told.
@@ -53,10 +73,11 @@ pub(crate) fn run(args: &LintArgs) -> Result<ExitCode> {
     let layout = Layout::find()?;
     let stop = Stop::on_signals()?;
     prerequisites::ensure(&[Need::Git, Need::RustTools], &stop)?;
-    let checks = if args.checks.is_empty() { Check::value_variants() } else { &args.checks };
+    let every = Check::WORDS.iter().map(|(_, check, _)| *check);
+    let checks = if args.checks.is_empty() { every.collect() } else { args.checks.clone() };
     let mut failed = Vec::new();
     for check in checks {
-        let name = name(*check);
+        let name = check.word();
         say::progress(&format!("lint {name} ..."));
         let began = Instant::now();
         match check.run(&layout, &stop) {
@@ -81,10 +102,6 @@ pub(crate) fn run(args: &LintArgs) -> Result<ExitCode> {
     }
     say::progress(&format!("lint: failed: {}", failed.join(", ")));
     Ok(ExitCode::FAILURE)
-}
-
-fn name(check: Check) -> String {
-    check.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 fn tell(report: &Report) {

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{Arg, ArgMatches, Command, value_parser};
 
+use crate::arguments::{flag, option, value};
 use crate::instance::Instance;
 use crate::layout::Layout;
 use crate::services;
@@ -23,16 +24,29 @@ const TURN_BYTES_MAX: u64 = 256 << 10;
 const FOLLOW_INTERVAL_MS: u64 = 100;
 
 /// Arguments of `logs`.
-#[derive(Debug, Args)]
+#[derive(Debug)]
 pub(crate) struct LogsArgs {
-    /// orders, inventory, payments, outbox-relay, kafka, postgres or up; all of them when left out.
     service: Option<String>,
-    /// Goes on printing as lines arrive, until Ctrl-C.
-    #[arg(long, short)]
     follow: bool,
-    /// How many of the last lines of each log to begin with.
-    #[arg(long, short = 'n', default_value_t = 50)]
     lines: usize,
+}
+
+impl LogsArgs {
+    pub(crate) fn describe(command: Command) -> Command {
+        let service = Arg::new("service").value_name("SERVICE");
+        let lines = option("lines", "How many of the last lines of each log to begin with").short('n');
+        command.args([
+            service
+                .help("orders, inventory, payments, outbox-relay, kafka, postgres or up; all when left out"),
+            flag("follow", "Goes on printing as lines arrive, until Ctrl-C").short('f'),
+            lines.default_value("50").value_parser(value_parser!(usize)),
+        ])
+    }
+
+    pub(crate) fn read(matches: &ArgMatches) -> Self {
+        let service = matches.get_one("service").cloned();
+        Self { service, follow: matches.get_flag("follow"), lines: value(matches, "lines") }
+    }
 }
 
 /// Prints logs of the development system, whether or not it runs.

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// How often a wait looks whether a process has ended, in milliseconds: 20 looks a second cost nothing.
 const POLL_INTERVAL_MS: u64 = 50;
 
 /// The identity of a process on this machine since its boot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProcessId {
     pub(crate) pid: u32,
     /// Boot and start time as the kernel tells them; equal for the same process only.
@@ -22,6 +22,17 @@ impl ProcessId {
     /// The identity of the living process `pid`; `None` when there is none (a zombie is none).
     pub(crate) fn of(pid: u32) -> Option<Self> {
         started(pid).map(|started| Self { pid, started })
+    }
+
+    /// As [`Self::of_json`] reads it.
+    pub(crate) fn json(&self) -> Value {
+        json!({"pid": self.pid, "started": self.started})
+    }
+
+    /// What [`Self::json`] told; `None` when this is something else.
+    pub(crate) fn of_json(value: &Value) -> Option<Self> {
+        let pid = u32::try_from(value["pid"].as_u64()?).ok()?;
+        Some(Self { pid, started: value["started"].as_str()?.to_owned() })
     }
 
     pub(crate) fn own() -> Option<Self> {

@@ -104,8 +104,10 @@ impl Sources {
         needs
     }
 
-    fn compose(&self) -> bool {
-        self.kafka == Source::Compose || self.postgres == Source::Compose
+    /// The containers that are wanted.
+    fn containers(&self) -> Vec<&'static str> {
+        let each = [(KAFKA, &self.kafka), (POSTGRES, &self.postgres)];
+        each.into_iter().filter(|(_, source)| **source == Source::Compose).map(|(name, _)| name).collect()
     }
 }
 
@@ -121,11 +123,12 @@ pub(crate) struct Context<'a> {
 
 /// Starts what is ours, side by side, and waits until both answer.
 pub(crate) fn start(context: Context<'_>, sources: &Sources, tuning: postgres::Tuning) -> Result<Addresses> {
-    if sources.compose() {
-        compose::check()?;
-        // Noted first: a start that fails half-way has containers to stop too.
-        context.board.change(|state| state.docker = true)?;
-        compose::up(context.layout, context.stop)?;
+    let containers = sources.containers();
+    if !containers.is_empty() {
+        let ours = compose::absent(context.layout, &containers)?;
+        // Noted first: a start that fails half-way has containers to stop too. Those that run already are not ours.
+        context.board.change(|state| state.containers = ours)?;
+        compose::up(context.layout, &containers, context.stop)?;
     }
     // The Java tools are wanted with foreign servers too: they show what is in the topics.
     let fetched = fetch::ensure(context.layout, context.stop)?;
@@ -134,12 +137,12 @@ pub(crate) fn start(context: Context<'_>, sources: &Sources, tuning: postgres::T
         kafka: match &sources.kafka {
             Source::Own => format!("127.0.0.1:{}", ports[KAFKA]),
             Source::Given(address) => address.clone(),
-            Source::Compose => compose::kafka(),
+            Source::Compose => compose::kafka(context.layout)?,
         },
         postgres: match &sources.postgres {
             Source::Own => format!("postgres://postgres@127.0.0.1:{}/postgres", ports[POSTGRES]),
             Source::Given(url) => url.clone(),
-            Source::Compose => compose::postgres(),
+            Source::Compose => compose::postgres(context.layout)?,
         },
     };
     std::thread::scope(|scope| {
@@ -173,9 +176,9 @@ pub(crate) fn programs(context: Context<'_>) -> Result<[(&'static str, OsString)
     ])
 }
 
-/// Stops containers that `start` started.
-pub(crate) fn stop_containers(layout: &Layout) -> Result<()> {
-    compose::down(layout)
+/// Stops containers that `start` started, if it did.
+pub(crate) fn stop_containers(layout: &Layout, containers: &[String]) -> Result<()> {
+    if containers.is_empty() { Ok(()) } else { compose::down(layout, containers) }
 }
 
 /// Removes containers of an earlier `--docker` with their data.
@@ -221,7 +224,8 @@ pub(crate) fn ensure_prerequisites(
 ) -> Result<()> {
     let mut needs = sources.needs(layout);
     needs.extend_from_slice(more);
-    prerequisites::ensure(&needs, stop)
+    prerequisites::ensure(&needs, stop)?;
+    if sources.containers().is_empty() { Ok(()) } else { compose::check() }
 }
 
 /// A folder that did not exist before is made with all above it.

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, from_value, json};
 
+use crate::arguments::Choice;
 use crate::instance::Instance;
 use crate::process::ProcessId;
 
 /// How far the owner of an instance has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Starting,
     Ready,
@@ -22,13 +22,25 @@ pub(crate) enum Phase {
 }
 
 /// How a process is asked to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopSignal {
     /// SIGTERM: drain and end.
     Term,
     /// SIGINT: for Postgres the fast shutdown, which does not wait for clients to leave.
     Int,
+}
+
+impl Choice for Phase {
+    const WORDS: &'static [(&'static str, Self, &'static str)] = &[
+        ("starting", Self::Starting, "not everything is ready yet"),
+        ("ready", Self::Ready, "everything was ready once"),
+        ("stopping", Self::Stopping, "asked to stop"),
+    ];
+}
+
+impl Choice for StopSignal {
+    const WORDS: &'static [(&'static str, Self, &'static str)] =
+        &[("term", Self::Term, "SIGTERM"), ("int", Self::Int, "SIGINT")];
 }
 
 impl StopSignal {
@@ -41,38 +53,43 @@ impl StopSignal {
 }
 
 /// One process that runs for an instance.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct Running {
-    #[serde(flatten)]
     pub(crate) process: ProcessId,
     pub(crate) stop_signal: StopSignal,
 }
 
+impl Running {
+    fn json(&self) -> Value {
+        let mut json = self.process.json();
+        json["stop_signal"] = self.stop_signal.word().into();
+        json
+    }
+
+    fn of_json(value: &Value) -> Option<Self> {
+        let stop_signal = StopSignal::of_word(value["stop_signal"].as_str()?)?;
+        Some(Self { process: ProcessId::of_json(value)?, stop_signal })
+    }
+}
+
 /// The contents of the state file.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct State {
     pub(crate) phase: Phase,
     /// The command that owns the instance.
     pub(crate) owner: ProcessId,
     /// `host:port` of the broker.
-    #[serde(default)]
     pub(crate) kafka: Option<String>,
     /// The server's URL.
-    #[serde(default)]
     pub(crate) postgres: Option<String>,
-    /// Whether the servers are containers of docker-compose.kafka.yml.
-    #[serde(default)]
-    pub(crate) docker: bool,
+    /// The containers of docker-compose.kafka.yml that were started with it.
+    pub(crate) containers: Vec<String>,
     /// Each service's URL by its name.
-    #[serde(default)]
     pub(crate) services: BTreeMap<String, String>,
     /// The operator listener's URL of each service that has one.
-    #[serde(default)]
     pub(crate) operators: BTreeMap<String, String>,
     /// The folder of the programs that run.
-    #[serde(default)]
     pub(crate) programs: Option<PathBuf>,
-    #[serde(default)]
     pub(crate) processes: BTreeMap<String, Running>,
 }
 
@@ -84,9 +101,45 @@ impl State {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             text => text.with_context(|| format!("could not read {}", path.display()))?,
         };
-        let state = serde_json::from_str(&text);
+        let state = serde_json::from_str(&text).ok().as_ref().and_then(Self::of_json);
         state.map(Some).with_context(|| {
             format!("{} is damaged: remove it after `ps` shows nothing of it runs", path.display())
+        })
+    }
+
+    fn json(&self) -> Value {
+        let processes: Map<String, Value> =
+            self.processes.iter().map(|(name, running)| (name.clone(), running.json())).collect();
+        json!({
+            "phase": self.phase.word(),
+            "owner": self.owner.json(),
+            "kafka": self.kafka,
+            "postgres": self.postgres,
+            "containers": self.containers,
+            "services": self.services,
+            "operators": self.operators,
+            "programs": self.programs.as_ref().map(|folder| folder.to_string_lossy()),
+            "processes": processes,
+        })
+    }
+
+    /// What [`Self::json`] told, or an older one of ours; `None` when this is something else.
+    fn of_json(value: &Value) -> Option<Self> {
+        let processes = value["processes"].as_object()?.iter();
+        let text = |name: &str| value[name].as_str().map(str::to_owned);
+        let urls = |name: &str| from_value(value[name].clone()).unwrap_or_default();
+        Some(Self {
+            phase: Phase::of_word(value["phase"].as_str()?)?,
+            owner: ProcessId::of_json(&value["owner"])?,
+            kafka: text("kafka"),
+            postgres: text("postgres"),
+            containers: from_value(value["containers"].clone()).unwrap_or_default(),
+            services: urls("services"),
+            operators: urls("operators"),
+            programs: text("programs").map(PathBuf::from),
+            processes: processes
+                .map(|(name, running)| Some((name.clone(), Running::of_json(running)?)))
+                .collect::<Option<_>>()?,
         })
     }
 
@@ -115,7 +168,7 @@ impl Board {
             owner,
             kafka: None,
             postgres: None,
-            docker: false,
+            containers: Vec::new(),
             services: BTreeMap::new(),
             operators: BTreeMap::new(),
             programs: None,
@@ -148,8 +201,7 @@ impl Board {
 
 /// Replaces the file in one step, so that a reader sees the old or the new state, never half of one.
 fn write(path: &Path, state: &State) -> Result<()> {
-    let text = serde_json::to_string_pretty(state).context("could not write the state as JSON")?;
-    replace_file(path, &text)
+    replace_file(path, &format!("{:#}", state.json()))
 }
 
 /// Writes a file beside `path` and renames it into place.
@@ -158,4 +210,38 @@ pub(crate) fn replace_file(path: &Path, text: &str) -> Result<()> {
     fs::write(&beside, text)
         .and_then(|()| fs::rename(&beside, path))
         .with_context(|| format!("could not write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::tests::scratch;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let instance = scratch("state");
+        let _owned = instance.own().unwrap();
+        let board = Board::open(&instance).unwrap();
+        let own = ProcessId::own().unwrap();
+        board
+            .change(|state| {
+                (state.phase, state.containers) = (Phase::Ready, vec!["kafka".to_owned()]);
+                state.postgres = Some("postgres://h/d".to_owned());
+                state.services.insert("orders".to_owned(), "http://h:1".to_owned());
+                state.operators.insert("orders".to_owned(), "http://h:2".to_owned());
+                state.programs = Some(PathBuf::from("target/debug"));
+                let running = Running { process: own.clone(), stop_signal: StopSignal::Int };
+                state.processes.insert("postgres".to_owned(), running);
+            })
+            .unwrap();
+        let read = State::read(&instance).unwrap().unwrap();
+        assert_eq!(read.json(), board.now().json());
+        assert_eq!((read.phase, read.containers.len(), read.kafka), (Phase::Ready, 1, None));
+        assert_eq!(read.processes["postgres"].stop_signal, StopSignal::Int);
+        assert_eq!(read.owner, own);
+
+        fs::write(instance.state_file(), "{\"phase\": \"gone\"}").unwrap();
+        assert!(State::read(&instance).unwrap_err().to_string().contains("damaged"));
+        fs::remove_dir_all(instance.dir()).unwrap();
+    }
 }

@@ -2,20 +2,29 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{ArgMatches, Command};
 use serde_json::{Map, Value, json};
 
+use crate::arguments::flag;
 use crate::layout::Layout;
 use crate::servers::{KAFKA, POSTGRES, wire};
 use crate::state::{Phase, State};
 use crate::{say, services};
 
 /// Arguments of `status`.
-#[derive(Debug, Args)]
+#[derive(Debug)]
 pub(crate) struct StatusArgs {
-    /// One JSON object on stdout.
-    #[arg(long)]
     json: bool,
+}
+
+impl StatusArgs {
+    pub(crate) fn describe(command: Command) -> Command {
+        command.arg(flag("json", "One JSON object on stdout"))
+    }
+
+    pub(crate) fn read(matches: &ArgMatches) -> Self {
+        Self { json: matches.get_flag("json") }
+    }
 }
 
 /// Exit code 0 when the system is up, 1 when it is not.
@@ -69,7 +78,7 @@ fn print(state: &State) {
     say::answer(&format!("Waybill is {phase} (pid {})", state.owner.pid));
     let place = |name: &str| match state.pid(name) {
         Some(pid) => format!("pid {pid}"),
-        None if state.docker => "container".to_owned(),
+        None if state.containers.iter().any(|container| container == name) => "container".to_owned(),
         None => "no process of ours".to_owned(),
     };
     for (name, address) in [(KAFKA, &state.kafka), (POSTGRES, &state.postgres)] {

@@ -3,8 +3,9 @@ use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{ArgMatches, Command as Line};
 
+use crate::arguments::{passed, passed_on};
 use crate::instance::Instance;
 use crate::launch::Launcher;
 use crate::layout::Layout;
@@ -17,17 +18,22 @@ use crate::supervisor::Supervisor;
 use crate::{binaries, down, run};
 
 /// Arguments of `test`.
-#[derive(Debug, Args)]
+#[derive(Debug)]
 pub(crate) struct TestArgs {
-    /// Passed to `cargo test`: `-p waybill-orders`, a test's name, `-- --nocapture` ...
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
     /// Further variables of the tests, from other commands.
-    #[arg(skip)]
     told: Vec<(&'static str, String)>,
 }
 
 impl TestArgs {
+    pub(crate) fn describe(line: Line) -> Line {
+        line.arg(passed("Passed to `cargo test`: `-p waybill-orders`, a test's name, `-- --nocapture` ..."))
+    }
+
+    pub(crate) fn read(matches: &ArgMatches) -> Self {
+        Self::selected(passed_on(matches), Vec::new())
+    }
+
     /// Just these tests, told something.
     pub(crate) fn selected(args: Vec<OsString>, told: Vec<(&'static str, String)>) -> Self {
         Self { args, told }

@@ -5,9 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use clap::{Args, ValueEnum};
+use clap::{ArgMatches, Command, value_parser};
 use serde_json::json;
 
+use crate::arguments::{Choice, chosen, one_of, option, value};
 use crate::keys::{self, Key};
 use crate::layout::Layout;
 use crate::{random, say};
@@ -18,27 +19,44 @@ const LIFETIME_S: u64 = 8 * 60 * 60;
 const LIFETIME_S_MAX: u64 = 30 * 24 * 60 * 60;
 
 /// What the bearer may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Places and reads own orders.
     Customer,
-    /// Keeps the catalogue and the stock.
     Admin,
-    /// Watches sagas and dead letters.
     Operator,
 }
 
+impl Choice for Role {
+    const WORDS: &'static [(&'static str, Self, &'static str)] = &[
+        ("customer", Self::Customer, "Places and reads own orders"),
+        ("admin", Self::Admin, "Keeps the catalogue and the stock"),
+        ("operator", Self::Operator, "Watches sagas and dead letters"),
+    ];
+}
+
 /// Arguments of `token`.
-#[derive(Debug, Args)]
+#[derive(Debug)]
 pub(crate) struct TokenArgs {
-    /// Whom the token names; a customer's is a UUID.
-    #[arg(long)]
     sub: String,
-    #[arg(long, value_enum)]
     role: Role,
-    /// How long it lives, in seconds.
-    #[arg(long, default_value_t = LIFETIME_S, value_parser = clap::value_parser!(u64).range(1..=LIFETIME_S_MAX))]
     ttl: u64,
+}
+
+impl TokenArgs {
+    pub(crate) fn describe(command: Command) -> Command {
+        let ttl = option("ttl", "How long it lives, in seconds [default: 28800]");
+        command.args([
+            option("sub", "Whom the token names; a customer's is a UUID").required(true),
+            option("role", "What the bearer may do").required(true).value_parser(one_of::<Role>()),
+            ttl.value_parser(value_parser!(u64).range(1..=LIFETIME_S_MAX)),
+        ])
+    }
+
+    pub(crate) fn read(matches: &ArgMatches) -> Result<Self> {
+        let role = chosen(matches, "role").pop().context("no role was given")?;
+        let ttl = matches.get_one("ttl").copied().unwrap_or(LIFETIME_S);
+        Ok(Self { sub: value(matches, "sub"), role, ttl })
+    }
 }
 
 /// Prints a token and nothing else.
@@ -54,12 +72,11 @@ pub(crate) fn run(args: &TokenArgs) -> Result<ExitCode> {
 /// A signed token that lives `ttl` seconds from now on.
 pub(crate) fn sign(key: &Key, sub: &str, role: Role, ttl: u64) -> Result<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs();
-    let role = role.to_possible_value().context("every role has a name")?;
     let header = json!({"alg": "EdDSA", "typ": "JWT", "kid": key.id});
     let env = |name: &str| std::env::var(name).unwrap_or_else(|_| "waybill".to_owned());
     let claims = json!({
         "sub": sub,
-        "role": role.get_name(),
+        "role": role.word(),
         "iss": env("WAYBILL_TOKEN_ISSUER"),
         "aud": env("WAYBILL_TOKEN_AUDIENCE"),
         "iat": now,

@@ -6,8 +6,9 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use clap::Args;
+use clap::{Arg, ArgMatches, Command as Line};
 
+use crate::arguments::{passed, passed_on, value};
 use crate::layout::Layout;
 use crate::prerequisites::{self, Need};
 use crate::servers::{self, KAFKA_VARIABLE, POSTGRES, POSTGRES_VARIABLE, kafka, wire};
@@ -34,34 +35,61 @@ pub(crate) const TOOLS: [(&str, &str); 12] = [
 const LOGGING: &str = include_str!("../servers/log4j2-tools.properties");
 
 /// Arguments of `kafka`.
-#[derive(Debug, Args)]
-#[command(disable_help_flag = true)]
+#[derive(Debug)]
 pub(crate) struct KafkaArgs {
-    /// console-consumer, console-producer, topics, consumer-groups, configs, get-offsets ...
     tool: String,
-    /// The tool's own arguments; --bootstrap-server is filled in.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
+}
+
+impl KafkaArgs {
+    pub(crate) fn describe(line: Line) -> Line {
+        let tool = Arg::new("tool").value_name("TOOL").required(true);
+        line.disable_help_flag(true)
+            .arg(tool.help(
+                "console-consumer, console-producer, topics, consumer-groups, configs, get-offsets ...",
+            ))
+            .arg(passed("The tool's own arguments; --bootstrap-server is filled in"))
+    }
+
+    pub(crate) fn read(matches: &ArgMatches) -> Self {
+        Self { tool: value(matches, "tool"), args: passed_on(matches) }
+    }
 }
 
 /// Arguments of a tool that is passed through.
-#[derive(Debug, Args)]
-#[command(disable_help_flag = true)]
+#[derive(Debug)]
 pub(crate) struct PassedArgs {
-    /// The tool's own arguments.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) args: Vec<OsString>,
 }
 
+impl PassedArgs {
+    pub(crate) fn describe(line: Line) -> Line {
+        line.disable_help_flag(true).arg(passed("The tool's own arguments"))
+    }
+
+    pub(crate) fn read(matches: &ArgMatches) -> Self {
+        Self { args: passed_on(matches) }
+    }
+}
+
 /// Arguments of `psql`.
-#[derive(Debug, Args)]
-#[command(disable_help_flag = true)]
+#[derive(Debug)]
 pub(crate) struct PsqlArgs {
-    /// orders, inventory or payments; postgres for the server itself.
     service: String,
-    /// psql's own arguments.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
+}
+
+impl PsqlArgs {
+    pub(crate) fn describe(line: Line) -> Line {
+        let service = Arg::new("service").value_name("SERVICE").required(true);
+        line.disable_help_flag(true)
+            .arg(service.help("orders, inventory or payments; postgres for the server itself"))
+            .arg(passed("psql's own arguments"))
+    }
+
+    pub(crate) fn read(matches: &ArgMatches) -> Self {
+        Self { service: value(matches, "service"), args: passed_on(matches) }
+    }
 }
 
 /// Becomes one of Kafka's tools.

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{ArgMatches, Command};
 
+use crate::arguments::flag;
 use crate::instance::Instance;
 use crate::launch::Launcher;
 use crate::layout::Layout;
@@ -25,26 +26,40 @@ mod welcome;
 const EXIT_CODE_INTERRUPTED: u8 = 130;
 
 /// Arguments of `up`.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct UpArgs {
-    /// Returns once everything is ready; `down` stops it.
-    #[arg(long)]
     detach: bool,
-    /// Begins with empty data: wipes target/dev.
-    #[arg(long)]
     fresh: bool,
-    /// Takes Kafka and Postgres from docker-compose.kafka.yml.
-    #[arg(long)]
     docker: bool,
-    /// Builds and runs optimized programs.
-    #[arg(long)]
     release: bool,
-    /// Starts Kafka and Postgres alone, for tests run by hand.
-    #[arg(long)]
     servers: bool,
     /// Set for the process that runs behind `--detach`.
-    #[arg(long, hide = true)]
     background: bool,
+}
+
+impl UpArgs {
+    pub(crate) fn describe(command: Command) -> Command {
+        command.args([
+            flag("detach", "Returns once everything is ready; `down` stops it"),
+            flag("fresh", "Begins with empty data: wipes target/dev"),
+            flag("docker", "Takes Kafka and Postgres from docker-compose.kafka.yml"),
+            flag("release", "Builds and runs optimized programs"),
+            flag("servers", "Starts Kafka and Postgres alone, for tests run by hand"),
+            flag("background", "Set for the process that runs behind `--detach`").hide(true),
+        ])
+    }
+
+    pub(crate) fn read(matches: &ArgMatches) -> Self {
+        let set = |name| matches.get_flag(name);
+        Self {
+            detach: set("detach"),
+            fresh: set("fresh"),
+            docker: set("docker"),
+            release: set("release"),
+            servers: set("servers"),
+            background: set("background"),
+        }
+    }
 }
 
 /// Starts the system, or shows the one that already runs.
@@ -79,14 +94,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<ExitCode> {
 
 /// Starts the system behind this command and returns once it is ready.
 pub(crate) fn start_in_background(instance: &Instance) -> Result<()> {
-    let args = UpArgs {
-        detach: true,
-        fresh: false,
-        docker: false,
-        release: false,
-        servers: false,
-        background: false,
-    };
+    let args = UpArgs { detach: true, ..UpArgs::default() };
     if detach::run(&args, instance)? != ExitCode::SUCCESS {
         bail!(Stopped);
     }
@@ -206,9 +214,7 @@ fn stop_everything(context: Context<'_>) -> Result<()> {
     context.supervisor.stop(&services::NAMES, || context.stop.insisted());
     context.supervisor.stop(&[KAFKA, POSTGRES], || context.stop.insisted());
     context.supervisor.join();
-    if context.board.now().docker {
-        servers::stop_containers(context.layout)?;
-    }
+    servers::stop_containers(context.layout, &context.board.now().containers)?;
     context.board.close()?;
     say::progress(&format!("stopped after {:.1} s; nothing is left running.", began.elapsed().as_secs_f64()));
     Ok(())

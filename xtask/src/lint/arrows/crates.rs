@@ -2,7 +2,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::binaries;
 use crate::layout::Layout;
@@ -78,25 +78,6 @@ fn arrows(table: &[(&str, &'static [&'static str])], folder: &str) -> Option<&'s
     table.iter().find(|(member, _)| *member == folder).map(|(_, allowed)| *allowed)
 }
 
-/// The parts of `cargo metadata` that are read.
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<MetadataPackage>,
-}
-
-#[derive(Deserialize)]
-struct MetadataPackage {
-    manifest_path: String,
-    dependencies: Vec<Dependency>,
-}
-
-#[derive(Deserialize)]
-struct Dependency {
-    /// Only dependencies on members have a path.
-    path: Option<String>,
-    kind: Option<String>,
-}
-
 /// Asks cargo for the members; works offline.
 pub(super) fn packages(layout: &Layout) -> Result<Vec<Package>> {
     let mut cargo = binaries::cargo(layout);
@@ -105,20 +86,20 @@ pub(super) fn packages(layout: &Layout) -> Result<Vec<Package>> {
     if !output.status.success() {
         bail!("`cargo metadata` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    let metadata: Metadata =
+    let metadata: Value =
         serde_json::from_slice(&output.stdout).context("cargo metadata's answer is no JSON")?;
-    metadata.packages.iter().map(|package| read(layout, package)).collect()
+    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
+    packages.iter().map(|package| read(layout, package)).collect()
 }
 
-fn read(layout: &Layout, package: &MetadataPackage) -> Result<Package> {
-    let manifest = Path::new(&package.manifest_path);
-    let folder = manifest.parent().context("a manifest lies in a folder")?;
-    let uses = package.dependencies.iter().filter_map(|dependency| {
-        let path = dependency.path.as_ref()?;
-        Some(
-            relative(layout, Path::new(path))
-                .map(|folder| (folder, dependency.kind.as_deref() == Some("dev"))),
-        )
+fn read(layout: &Layout, package: &Value) -> Result<Package> {
+    let manifest = package["manifest_path"].as_str().context("a package has a manifest")?;
+    let folder = Path::new(manifest).parent().context("a manifest lies in a folder")?;
+    let dependencies = package["dependencies"].as_array().context("a package tells its dependencies")?;
+    let uses = dependencies.iter().filter_map(|dependency| {
+        // Only dependencies on members have a path.
+        let path = dependency["path"].as_str()?;
+        Some(relative(layout, Path::new(path)).map(|folder| (folder, dependency["kind"] == "dev")))
     });
     Ok(Package { folder: relative(layout, folder)?, uses: uses.collect::<Result<_>>()? })
 }
