@@ -1,7 +1,6 @@
 //! The same rows sent by pgbench: what Postgres takes without any consumer.
 
-use std::process::Command;
-
+use waybill_bench::pgbench::{self, Turn, installed};
 use waybill_testkit::TestDatabase;
 
 use crate::group::TABLE;
@@ -12,20 +11,9 @@ pub(crate) async fn rate(batch: usize, seconds: u64) -> Option<f64> {
     let database = TestDatabase::create("consumer_pgbench").await;
     database.migrate(&[&waybill_outbox::MIGRATIONS]).await;
     sqlx::raw_sql(TABLE).execute(&database.pool).await.unwrap();
-    let script = std::env::temp_dir().join(format!("waybill-consumer-{}.sql", std::process::id()));
-    std::fs::write(&script, transaction(batch)).unwrap();
-    let output = Command::new(pgbench)
-        .args(["--no-vacuum", "--client=1", "--protocol=prepared", &format!("--time={seconds}"), "--file"])
-        .arg(&script)
-        .arg(&database.url)
-        .output()
-        .unwrap();
-    let _gone = std::fs::remove_file(&script);
-    assert!(output.status.success(), "pgbench: {}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let tps = text.lines().find_map(|line| line.strip_prefix("tps = "));
-    let tps: f64 = tps.and_then(|line| line.split(' ').next()?.parse().ok()).unwrap();
-    Some(tps * batch as f64)
+    let turn = Turn { clients: 1, seconds, session: "", variables: &[] };
+    let ran = pgbench::run(&pgbench, &database.url, &transaction(batch), &turn).unwrap();
+    Some(ran.per_second * batch as f64)
 }
 
 /// What the group does for one batch, statement by statement.
@@ -49,12 +37,3 @@ commit;
 
 /// As long as a message's headers are.
 const HEADERS: &str = r#"'{"ce_specversion":"1.0","ce_id":"0198f3a0-0000-7000-8000-000000000000","ce_source":"/waybill/bench","ce_type":"Answered","ce_time":"2026-01-01T00:00:00.000000Z","ce_subject":"key-1234","ce_correlationid":"0198f3a0-0000-7000-8000-000000000000","ce_causationid":"0198f3a0-0000-7000-8000-000000000000","ce_sequence":"1234","content-type":"application/avro"}'"#;
-
-/// On the path, or where Debian keeps it.
-fn installed() -> Option<std::path::PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut dirs: Vec<_> = std::env::split_paths(&path).collect();
-    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-    dirs.extend(debian.filter_map(Result::ok).map(|entry| entry.path().join("bin")));
-    dirs.into_iter().map(|dir| dir.join("pgbench")).find(|file| file.is_file())
-}

@@ -11,7 +11,6 @@
 
 mod arguments;
 mod bare;
-mod findings;
 mod load;
 mod plot;
 mod relay;
@@ -20,6 +19,7 @@ mod scenarios;
 mod topic;
 
 use clap::Parser as _;
+use waybill_bench::findings;
 
 use arguments::Arguments;
 

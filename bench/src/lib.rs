@@ -9,16 +9,19 @@
 //! | [`phases`] | one order alone; a closed loop; an open loop |
 //! | [`costs`] with [`statements`], [`wire`], [`wal`]; [`tuples`], [`cpu`] | what an order costs |
 //! | [`hops`] | where its time goes |
+//! | [`pgbench`] | the peer: the same SQL sent by nothing else |
 //! | [`audit`], [`topics`] | whether all of it is true: else there is no figure |
-//! | [`report`], [`table`] | figures for programs and for people |
+//! | [`report`], [`table`], [`findings`] | figures for programs and for people |
 
 pub mod arguments;
 pub mod audit;
 pub mod client;
 pub mod costs;
 pub mod cpu;
+pub mod findings;
 pub mod hops;
 pub mod journal;
+pub mod pgbench;
 pub mod phases;
 pub mod report;
 pub mod run;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
+use waybill_testkit::Tokens;
 
 use crate::arguments::Arguments;
 use crate::client::{Answer, Client, Post};
@@ -49,10 +50,18 @@ impl Shop {
         let skus: Vec<String> = (0..arguments.skus).map(|number| format!("SKU-{number:05}")).collect();
         seed(system, &skus).await?;
         catalogue_known(system, skus.len()).await?;
-        let customer = |_| system.tokens.token(&Uuid::now_v7().to_string(), "customer");
+        Self::at(&system.orders.process.url, &system.tokens, skus, arguments)
+    }
+
+    /// A shop whose orders are sent to `url`, for products that are there already.
+    ///
+    /// # Errors
+    /// When there are more lines than this machine can count.
+    pub fn at(url: &str, tokens: &Tokens, skus: Vec<String>, arguments: &Arguments) -> Result<Self> {
+        let customer = |_| tokens.token(&Uuid::now_v7().to_string(), "customer");
         let customers = (0..arguments.customers).map(customer).collect();
-        let lines = usize::try_from(arguments.lines.min(arguments.skus)).context("a number of lines")?;
-        Ok(Self { client: Client::new(&system.orders.process.url), customers, skus, lines })
+        let lines = usize::try_from(arguments.lines).context("a number of lines")?.min(skus.len());
+        Ok(Self { client: Client::new(url), customers, skus, lines })
     }
 
     /// The same shop after orders was started again elsewhere.

@@ -48,7 +48,7 @@ pub struct System {
     pub tokens: Tokens,
     /// A database for looking at the server, so that looking is not counted.
     pub monitor: TestDatabase,
-    log_filter: String,
+    variables: Vec<(String, String)>,
 }
 
 impl System {
@@ -60,20 +60,32 @@ impl System {
     /// # Panics
     /// As the test kit does: a server is away, a program is not built or does not get ready.
     pub async fn start(log_filter: &str) -> Result<Self> {
+        Self::start_with(log_filter, &[]).await
+    }
+
+    /// The same with more variables for every process.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn start_with(log_filter: &str, more: &[(&str, &str)]) -> Result<Self> {
+        let all = [("RUST_LOG", log_filter)].into_iter().chain(more.iter().copied());
+        let variables: Vec<_> = all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let topics = TestTopics::new();
         topics_apply(&topics).await?;
         let tokens = Tokens::new();
         let monitor = TestDatabase::create("bench_monitor").await;
-        let orders = Service::start("orders", &topics, &tokens, log_filter).await?;
-        let inventory = Service::start("inventory", &topics, &tokens, log_filter).await?;
-        let payments = Service::start("payments", &topics, &tokens, log_filter).await?;
+        let orders = Service::start("orders", &topics, &tokens, &variables).await?;
+        let inventory = Service::start("inventory", &topics, &tokens, &variables).await?;
+        let payments = Service::start("payments", &topics, &tokens, &variables).await?;
         let databases = [&orders, &inventory, &payments];
         let databases = databases.map(|service| format!("{}={}", service.name, service.database.url));
-        let relay = common(Process::named("outbox-relay"), &topics.prefix, log_filter)
+        let relay = common(Process::named("outbox-relay"), &topics.prefix, &variables)
             .env("OUTBOX_RELAY_DATABASES", databases.join(","))
             .spawn();
-        let log_filter = log_filter.to_owned();
-        let mut system = Self { relay, orders, inventory, payments, topics, tokens, monitor, log_filter };
+        let mut system = Self { relay, orders, inventory, payments, topics, tokens, monitor, variables };
         system.wait_ready().await;
         Ok(system)
     }
@@ -89,11 +101,11 @@ impl System {
     /// # Errors
     /// When one does not stop cleanly.
     pub async fn unmeter(&mut self) -> Result<()> {
-        let (prefix, jwks, log_filter) = (&self.topics.prefix, jwks(&self.tokens)?, &self.log_filter);
+        let (prefix, jwks, variables) = (&self.topics.prefix, jwks(&self.tokens)?, &self.variables);
         for service in [&mut self.orders, &mut self.inventory, &mut self.payments] {
             let code = service.process.terminate().await;
             ensure!(code == Some(0), "{} did not stop cleanly:\n{}", service.name, service.process.output());
-            service.process = spawn(service.name, &service.database.url, prefix, &jwks, log_filter);
+            service.process = spawn(service.name, &service.database.url, prefix, &jwks, variables);
         }
         self.wait_ready().await;
         Ok(())
@@ -186,30 +198,29 @@ impl Service {
         name: &'static str,
         topics: &TestTopics,
         tokens: &Tokens,
-        log_filter: &str,
+        variables: &[(String, String)],
     ) -> Result<Self> {
         let database = TestDatabase::create(&format!("bench_{name}")).await;
         let options = PgConnectOptions::from_str(&database.url).context("WAYBILL_POSTGRES_URL")?;
         let meter = Meter::before(format!("{}:{}", options.get_host(), options.get_port())).await?;
         let through = options.host(&meter.address.ip().to_string()).port(meter.address.port());
         let url = through.to_url_lossy().to_string();
-        let process = spawn(name, &url, &topics.prefix, &jwks(tokens)?, log_filter);
+        let process = spawn(name, &url, &topics.prefix, &jwks(tokens)?, variables);
         Ok(Self { name, process, database, meter })
     }
 }
 
-fn spawn(name: &str, database: &str, prefix: &str, jwks: &str, log_filter: &str) -> Process {
-    common(Process::named(&format!("waybill-{name}")), prefix, log_filter)
+fn spawn(name: &str, database: &str, prefix: &str, jwks: &str, variables: &[(String, String)]) -> Process {
+    common(Process::named(&format!("waybill-{name}")), prefix, variables)
         .env("DATABASE_URL", database)
         .env("WAYBILL_JWKS", jwks)
         .spawn()
 }
 
-fn common(builder: ProcessBuilder, prefix: &str, log_filter: &str) -> ProcessBuilder {
-    builder
-        .env("KAFKA_BOOTSTRAP_SERVERS", kafka_bootstrap())
-        .env("WAYBILL_TOPIC_PREFIX", prefix)
-        .env("RUST_LOG", log_filter)
+fn common(builder: ProcessBuilder, prefix: &str, variables: &[(String, String)]) -> ProcessBuilder {
+    let builder =
+        builder.env("KAFKA_BOOTSTRAP_SERVERS", kafka_bootstrap()).env("WAYBILL_TOPIC_PREFIX", prefix);
+    variables.iter().fold(builder, |builder, (name, value)| builder.env(name, value.as_str()))
 }
 
 fn jwks(tokens: &Tokens) -> Result<String> {
@@ -217,8 +228,11 @@ fn jwks(tokens: &Tokens) -> Result<String> {
 }
 
 /// Makes the manifest's topics as an operator would, and sees to it that they go at the end.
-async fn topics_apply(topics: &TestTopics) -> Result<()> {
-    let waybillctl = common(Process::named("waybillctl"), &topics.prefix, "info").without_http();
+///
+/// # Errors
+/// When they can not be made.
+pub async fn topics_apply(topics: &TestTopics) -> Result<()> {
+    let waybillctl = common(Process::named("waybillctl"), &topics.prefix, &[]).without_http();
     let mut apply = waybillctl.arg("topics").arg("apply").spawn();
     let code = apply.wait_exit(READY_TIMEOUT).await;
     ensure!(code == Some(0), "waybillctl topics apply:\n{}", apply.output());

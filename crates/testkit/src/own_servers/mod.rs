@@ -28,13 +28,18 @@ const QUESTION_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of a server's log shown when it does not come up.
 const LOG_TAIL_BYTES_MAX: usize = 4_000;
 
-/// A folder in the system's temporary one, removed together with this value.
+/// A folder, removed together with this value.
 #[derive(Debug)]
 struct Folder(PathBuf);
 
 impl Folder {
+    /// In the system's temporary one.
     fn make(kind: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("waybill-{kind}-{:016x}", rand::random::<u64>()));
+        Self::make_in(&std::env::temp_dir(), kind)
+    }
+
+    fn make_in(parent: &Path, kind: &str) -> Self {
+        let path = parent.join(format!("waybill-{kind}-{:016x}", rand::random::<u64>()));
         std::fs::create_dir_all(&path).unwrap_or_else(|e| panic!("making {}: {e}", path.display()));
         Self(path)
     }

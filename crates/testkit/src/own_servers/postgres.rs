@@ -52,7 +52,15 @@ impl OwnPostgres {
     /// # Panics
     /// When `WAYBILL_POSTGRES_BIN` is missing or the server does not come up.
     pub async fn start() -> Self {
-        let mut server = Self::prepared().await;
+        Self::start_in(&std::env::temp_dir()).await
+    }
+
+    /// The same with its data in a folder of its own below `parent`.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn start_in(parent: &Path) -> Self {
+        let mut server = Self::prepared(parent).await;
         let mut initdb = server.program("initdb");
         initdb.arg("-D").arg(server.data()).args(["-U", "postgres", "-A", "trust", "-E", "UTF8"]);
         initdb.args(["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", "--no-sync"]);
@@ -62,8 +70,8 @@ impl OwnPostgres {
     }
 
     /// A folder that the account can write, no cluster yet.
-    async fn prepared() -> Self {
-        let (folder, account) = (Folder::make("postgres"), account().await);
+    async fn prepared(parent: &Path) -> Self {
+        let (folder, account) = (Folder::make_in(parent, "postgres"), account().await);
         if let Some(Account { uid, gid }) = account {
             chown(&folder.0, Some(uid), Some(gid)).expect("root may give a folder away");
         }
@@ -147,7 +155,7 @@ impl OwnPostgres {
     /// When one of them does not come up.
     pub async fn standby(&mut self) -> OwnPostgres {
         self.stop().await;
-        let mut standby = Self::prepared().await;
+        let mut standby = Self::prepared(&std::env::temp_dir()).await;
         let mut copy = standby.command(Path::new("cp"));
         copy.arg("-R").arg(self.data()).arg(standby.data());
         run(copy).await;

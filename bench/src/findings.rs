@@ -4,32 +4,37 @@ use serde::Serialize;
 
 /// A measured figure.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Finding {
+pub struct Finding {
     /// What it is, with the conditions in words.
-    pub(crate) figure: String,
+    pub figure: String,
     /// In `unit`.
-    pub(crate) value: f64,
-    pub(crate) unit: &'static str,
+    pub value: f64,
+    /// The value's unit; empty for a count.
+    pub unit: &'static str,
     /// What it must be at least or at most; none for a figure that explains others.
-    pub(crate) aim: Option<Aim>,
+    pub aim: Option<Aim>,
 }
 
 /// A bound of a figure, in its unit.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Aim {
+pub enum Aim {
+    /// Not less.
     AtLeast(f64),
+    /// Not more.
     AtMost(f64),
 }
 
 impl Finding {
     /// A figure without an aim.
-    pub(crate) fn told(figure: impl Into<String>, value: f64, unit: &'static str) -> Self {
+    #[must_use]
+    pub fn told(figure: impl Into<String>, value: f64, unit: &'static str) -> Self {
         Self { figure: figure.into(), value, unit, aim: None }
     }
 
     /// A figure with one.
-    pub(crate) fn aimed(figure: impl Into<String>, value: f64, unit: &'static str, aim: Aim) -> Self {
+    #[must_use]
+    pub fn aimed(figure: impl Into<String>, value: f64, unit: &'static str, aim: Aim) -> Self {
         Self { figure: figure.into(), value, unit, aim: Some(aim) }
     }
 
@@ -45,15 +50,16 @@ impl Finding {
 }
 
 /// All of them for a person.
-pub(crate) fn table(findings: &[Finding]) -> String {
+#[must_use]
+pub fn table(findings: &[Finding]) -> String {
     let line = |finding: &Finding| {
         format!("{:<78} {:>12.3} {:<7} {}", finding.figure, finding.value, finding.unit, finding.verdict())
     };
     findings.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// The value at `share` (0..=1) of the sorted values.
-pub(crate) fn quantile(values: &mut [f64], share: f64) -> f64 {
+/// The value at `share` (0..=1) of the sorted values; NaN of none.
+pub fn quantile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let place = ((values.len().saturating_sub(1)) as f64 * share).round() as usize;
     values.get(place).copied().unwrap_or(f64::NAN)
