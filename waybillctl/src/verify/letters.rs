@@ -3,6 +3,7 @@
 use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 
+use super::outbox;
 use super::report::{Check, Waits};
 
 pub(crate) fn new_check() -> Check {
@@ -23,9 +24,11 @@ pub(crate) async fn check(
             .fetch_one(&mut *conn)
             .await?;
     check.judged += u64::try_from(letters + parked)?;
-    for broken in [PARKED, MIRRORED] {
-        let mut rows = sqlx::query_scalar::<_, String>(broken).fetch(&mut *conn);
+    let kept_since = outbox::kept_since(conn).await?;
+    for broken in [sqlx::query_scalar(PARKED), sqlx::query_scalar(MIRRORED).bind(kept_since)] {
+        let mut rows = broken.fetch(&mut *conn);
         while let Some(told) = rows.try_next().await? {
+            let told: String = told;
             check.violation(told);
         }
     }
@@ -57,6 +60,6 @@ const PARKED: &str =
 /// A mirror is an outbox row under the dead letter's id; rows of days that were dropped are not asked for.
 const MIRRORED: &str = "select format('dead letter %s of %s has no mirror in the outbox', d.id, d.topic)
      from dead_letters d
-     where d.last_failed_at > (select min(created_at) from outbox)
+     where ($1::date is null or d.last_failed_at > $1 + interval '1 day')
        and not exists (select 1 from outbox o where o.message_id = d.id and o.topic like '%.dlq'
                        and o.created_at >= d.first_failed_at - interval '1 day')";

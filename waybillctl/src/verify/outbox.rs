@@ -1,5 +1,6 @@
 //! An outbox by itself: each key of a topic counts 1..n in the order of the rows.
 
+use chrono::{NaiveDate, NaiveTime};
 use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 
@@ -24,19 +25,22 @@ pub(crate) async fn check(
         .fetch_one(&mut *conn)
         .await?;
     check.judged += u64::try_from(rows)?;
-    let since = dropped_before(conn).await?;
-    // A row that was appended once more to be published again (the same id) does not count.
+    let kept_since = kept_since(conn).await?;
+    // A row that was appended once more to be published again (the same id) does not count; nor does one whose first
+    // row may be dropped.
     let mut wrong = sqlx::query_as::<_, (bool, String)>(
-        "select before is null and $2, told from (
+        "select before is null and $2 is not null, told from (
              select sequence, before, format('%s key %s: %s after %s', topic, encode(key, 'escape'), sequence, before) as told
              from (select topic, key, sequence, lag(sequence) over (partition by topic, key order by id) as before
                    from (select distinct on (message_id, topic) topic, key, id,
                                 (headers->>'ce_sequence')::bigint as sequence
-                         from outbox where topic = any($1) order by message_id, topic, id) once) numbered
+                         from outbox
+                         where topic = any($1) and ($2::date is null or message_id >= inbox_day_bound($2))
+                         order by message_id, topic, id) once) numbered
          ) told where sequence is distinct from coalesce(before, 0) + 1",
     )
     .bind(&names)
-    .bind(since)
+    .bind(kept_since)
     .fetch(conn);
     while let Some((excused, told)) = wrong.try_next().await? {
         if excused {
@@ -48,14 +52,25 @@ pub(crate) async fn check(
     Ok(())
 }
 
-/// Whether the outbox has dropped days already: its oldest partition is younger than the one it was made with.
-pub(crate) async fn dropped_before(conn: &mut PgConnection) -> anyhow::Result<bool> {
+/// The first day from which on no row was dropped; `None` when none ever was. A day that some relay had not published
+/// is kept while a later one goes, so what counts is the last day without a partition. (Days on which no service ran have
+/// none either: nothing was written then, and what is older is judged more mildly.)
+pub(crate) async fn kept_since(conn: &mut PgConnection) -> anyhow::Result<Option<NaiveDate>> {
     Ok(sqlx::query_scalar(
-        "select coalesce(
-             (select min(to_date(substring(c.relname from '^outbox_([0-9]{8})$'), 'YYYYMMDD'))
-              from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'outbox'::regclass)
-             > (select installed_on::date - 1 from _sqlx_migrations where version = 101), false)",
+        "select max(d.day)::date + 1
+         from _sqlx_migrations m
+         cross join generate_series((m.installed_on at time zone 'UTC')::date - 1, (now() at time zone 'UTC')::date,
+                                    interval '1 day') as d (day)
+         where m.version = 101
+           and not exists (select from pg_inherits i join pg_class c on c.oid = i.inhrelid
+                           where i.inhparent = 'outbox'::regclass
+                             and c.relname = 'outbox_' || to_char(d.day, 'YYYYMMDD'))",
     )
     .fetch_one(conn)
     .await?)
+}
+
+/// The beginning of a day, in milliseconds since 1970.
+pub(crate) fn beginning_ms(day: NaiveDate) -> i64 {
+    day.and_time(NaiveTime::MIN).and_utc().timestamp_millis()
 }

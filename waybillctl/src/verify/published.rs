@@ -147,7 +147,7 @@ impl Audit<'_> {
         let begins = self.after.partitions.iter().any(|now| now.number == record.partition && now.low > 0);
         let before = book.counted.insert(row.key, row.sequence);
         let expected = before.map_or(1, |before| before + 1);
-        let excused = before.is_none() && (begins || kept.dropped);
+        let excused = before.is_none() && (begins || kept.since_ms.is_some());
         if (row.sequence != expected && !excused) || record.sequence != Some(row.sequence) {
             let key = String::from_utf8_lossy(&record.key);
             let found = record.sequence.unwrap_or_default();
@@ -208,25 +208,20 @@ fn hashed(key: &[u8]) -> u64 {
 /// What an outbox still has.
 struct Kept {
     rows: u64,
-    dropped: bool,
-    oldest_ms: i64,
+    /// Every row from here on; `None`: every row there ever was.
+    since_ms: Option<i64>,
 }
 
 impl Kept {
     async fn ask(conn: &mut PgConnection, topic: &str) -> anyhow::Result<Self> {
-        let dropped = outbox::dropped_before(conn).await?;
-        let (rows, oldest_ms): (i64, i64) = sqlx::query_as(
-            "select (select count(*) from outbox where topic = $1),
-                    coalesce((select (extract(epoch from min(created_at)) * 1000)::bigint from outbox), 0)",
-        )
-        .bind(topic)
-        .fetch_one(conn)
-        .await?;
-        Ok(Self { rows: u64::try_from(rows)?, dropped, oldest_ms })
+        let since_ms = outbox::kept_since(conn).await?.map(outbox::beginning_ms);
+        let rows = sqlx::query_scalar("select count(*) from outbox where topic = $1").bind(topic);
+        let rows: i64 = rows.fetch_one(conn).await?;
+        Ok(Self { rows: u64::try_from(rows)?, since_ms })
     }
 
     /// Whether the row of a record of this time may have been dropped; a row may have waited a day to be published.
     fn forgotten(&self, at_ms: i64) -> bool {
-        self.dropped && at_ms < self.oldest_ms + DAY_MS
+        self.since_ms.is_some_and(|since_ms| at_ms < since_ms + DAY_MS)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use chrono::NaiveDate;
 use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -16,7 +17,7 @@ use super::{Around, outbox};
 const IGNORED: [(&str, &str); 1] = [("orders", "StockReceived")];
 /// What looks wrong is remembered and looked at once more; far more of it than anybody reads.
 const CANDIDATES_MAX: usize = 10_000;
-const DAY_MS: u128 = 24 * 60 * 60 * 1_000;
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 pub(crate) fn new_check() -> Check {
     Check::new("inboxes", "every message below a group's offsets is in its inbox or its dead letters")
@@ -109,14 +110,15 @@ pub(crate) async fn nobody_took_what_nobody_said(around: &Around<'_>) -> anyhow:
         // The reader first: what it has taken by then was committed by its writers before.
         let mut reader = around.databases.look(owner).await?;
         let mut conns = Vec::new();
-        let mut dropped = false;
+        let mut kept_since = None;
         for writer in &writers {
             let mut conn = around.databases.look(*writer).await?;
-            dropped |= outbox::dropped_before(&mut conn).await?;
+            // The youngest: whoever said it, its row is kept from then on.
+            kept_since = kept_since.max(outbox::kept_since(&mut conn).await?);
             conns.push(conn);
         }
         let strangers = strangers(&mut reader, owner, &mut conns, &names, &mut check).await?;
-        judge(&mut reader, owner, &mut conns, dropped, strangers, &mut check).await?;
+        judge(&mut reader, owner, kept_since, strangers, &mut check).await?;
     }
     Ok(check)
 }
@@ -170,8 +172,7 @@ async fn strangers(
 async fn judge(
     reader: &mut PgConnection,
     owner: Owner,
-    conns: &mut [PgConnection],
-    dropped: bool,
+    kept_since: Option<NaiveDate>,
     strangers: Vec<Uuid>,
     check: &mut Check,
 ) -> anyhow::Result<()> {
@@ -186,20 +187,21 @@ async fn judge(
     .fetch_all(reader)
     .await?;
     let buried: HashSet<Uuid> = buried.into_iter().collect();
-    let mut kept_since_ms: u128 = 0;
-    for conn in conns {
-        let oldest = "select coalesce((extract(epoch from min(created_at)) * 1000)::bigint, 0) from outbox";
-        let oldest: i64 = sqlx::query_scalar(oldest).fetch_one(conn).await?;
-        kept_since_ms = kept_since_ms.max(u128::try_from(oldest)?);
-    }
+    let forgotten_until_ms = kept_since.map(|day| outbox::beginning_ms(day) + DAY_MS);
     for id in strangers {
         if buried.contains(&id) {
             check.not_judged("messages of others that became dead letters", 1);
-        } else if dropped && (id.as_u128() >> 80) < kept_since_ms + DAY_MS {
+        } else if forgotten_until_ms.is_some_and(|until| made_ms(id) < until) {
             check.not_judged("messages whose rows may be dropped", 1);
         } else {
             check.violation(format!("{} took {id}, which nobody said", owner.name()));
         }
     }
     Ok(())
+}
+
+/// When a UUIDv7 was made, in milliseconds since 1970.
+fn made_ms(id: Uuid) -> i64 {
+    // 48 bits: it fits.
+    i64::try_from(id.as_u128() >> 80).unwrap_or(i64::MAX)
 }
