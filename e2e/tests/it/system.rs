@@ -8,7 +8,7 @@ use waybill_testkit::process::ProcessBuilder;
 use waybill_testkit::{OwnKafka, OwnPostgres, Process, TestDatabase, TestTopics, Tokens};
 
 /// Longest wait for a process to be ready: debug builds on a busy machine.
-const READY_TIMEOUT: Duration = Duration::from_secs(90);
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(90);
 /// Longest wait for a saga's status: its commands are tried again meanwhile.
 const SAGA_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -189,6 +189,15 @@ impl System {
         (code, process.output())
     }
 
+    /// Starts a service again without what was special about it, on another address.
+    pub(crate) async fn without_specials(&mut self, service: Service) {
+        self.special.of_service.retain(|(whose, ..)| *whose != service);
+        self.process(service).terminate().await;
+        let mut process = self.member(service);
+        process.wait_ready(READY_TIMEOUT).await;
+        *self.process(service) = process;
+    }
+
     /// A second relay on the same databases.
     pub(crate) fn second_relay(&self) -> Process {
         relay_builder(&self.topics, self.databases(), &self.settings).spawn()
@@ -268,7 +277,7 @@ fn common(
 }
 
 /// Makes the manifest's topics as an operator would.
-async fn topics_apply(topics: &TestTopics) {
+pub(crate) async fn topics_apply(topics: &TestTopics) {
     let apply = common(Process::named("waybillctl"), topics, &[]).without_http().arg("topics").arg("apply");
     let mut process = apply.spawn();
     let code = process.wait_exit(READY_TIMEOUT).await;
