@@ -12,6 +12,7 @@ use uuid::Uuid;
 use waybill_messaging::envelope::Cause;
 use waybill_messaging::message::Message;
 use waybill_runtime::clock::{Clock, SystemClock};
+use waybill_runtime::failpoints;
 use waybill_telemetry::trace::TraceContext;
 
 use crate::definition::Definition;
@@ -176,7 +177,9 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
                 SagaError::AlreadyStarted { saga: self.saga }
             }
             _ => SagaError::database(self.saga, "starting instances")(source),
-        })
+        })?;
+        failpoints::reach("saga_started");
+        Ok(())
     }
 
     /// Takes inputs: loads and locks their instances, steps them in memory, saves them and appends to the log; two
@@ -203,6 +206,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
         let stored = store::instances_load(conn, self.saga, &keys)
             .await
             .map_err(SagaError::database(self.saga, "loading instances"))?;
+        failpoints::reach("saga_loaded");
         let mut batch = Batch::new(self, stored)?;
         let mut advanced = Vec::with_capacity(inputs.len());
         for (key, input, cause) in inputs {
@@ -219,6 +223,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
                 let (expected, saved) = (expected.unsigned_abs(), saved.unsigned_abs());
                 return Err(SagaError::Conflict { saga: self.saga, expected, saved });
             }
+            failpoints::reach("saga_saved");
         }
         out.extend(messages);
         Ok(advanced)

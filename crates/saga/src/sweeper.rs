@@ -9,6 +9,7 @@ use sqlx::Acquire as _;
 use sqlx::postgres::{PgConnection, PgPool};
 use waybill_messaging::message::Message;
 use waybill_outbox::append::append;
+use waybill_runtime::failpoints;
 use waybill_runtime::lifecycle::Shutdown;
 use waybill_runtime::pool::is_transient;
 use waybill_runtime::retry::Backoff;
@@ -127,13 +128,20 @@ where
     let mut tx = pool.begin().await?;
     let due = runner.sweep_deadlines(&mut tx, SWEEP_INSTANCES_MAX).await?;
     let fired = due.len();
+    if fired > 0 {
+        failpoints::reach("deadlines_taken");
+    }
     let mut out = Vec::new();
     let advanced = runner.advance(&mut tx, due, &mut out).await?;
     if fired > 0 {
         apply.apply(&mut tx, &advanced, &mut out).await?;
         append(&mut tx, topic_prefix, &out).await?;
+        failpoints::reach("deadlines_said");
     }
     tx.commit().await?;
+    if fired > 0 {
+        failpoints::reach("deadlines_committed");
+    }
     Ok(fired)
 }
 

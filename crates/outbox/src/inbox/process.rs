@@ -6,6 +6,7 @@ use tracing::Instrument as _;
 use waybill_messaging::consumer::BatchError;
 use waybill_messaging::message::Message;
 use waybill_messaging::record::Record;
+use waybill_runtime::failpoints;
 
 use super::call::{handle, say};
 use super::fault::Trouble;
@@ -117,6 +118,7 @@ async fn together<H: Handler>(
     let mut tx = this.pool.begin().await.map_err(Trouble::ours)?;
     let taken = store::inbox_take_in_tx(&mut tx, group, incoming.ids(), 0, incoming.keys());
     let taken = taken.await.map_err(Trouble::ours)?;
+    failpoints::reach("batch_taken");
     let duplicates = incoming.keep_fresh(taken.fresh);
     let plan = incoming.plan(&this.policy, &taken.parked);
     let mut out = Vec::new();
@@ -131,7 +133,10 @@ async fn together<H: Handler>(
     let told = settle::failed_in_tx(this, &mut tx, &failed, false).await?;
     let held: Vec<_> = plan.hold.iter().map(|place| (items[*place].record, items[*place].id, 0)).collect();
     settle::hold_in_tx(this, &mut tx, &held).await?;
+    failpoints::reach("batch_said");
     tx.commit().await.map_err(Trouble::commit)?;
+    // Its offsets are not stored yet.
+    failpoints::reach("batch_committed");
 
     if !plan.deliver.is_empty() {
         this.handler.committed();
