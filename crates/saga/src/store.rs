@@ -134,7 +134,9 @@ pub(crate) async fn instances_save(
                               $9::bigint[], $10::bigint[], $11::bool[], $12::bool[])
                        as u (key, revision, status, state, sequences, moved, sent, due_in_ms, wait_ms, deadline_over,
                              step_began)) n
-            where i.saga = $1 and i.key = n.key and i.revision = n.revision
+            -- One look by key for each row. A plan made while the table was small would join by reading all sagas, or
+            -- all of the batch for each of its rows, and is kept.
+            where i.ctid = (select ctid from saga_instances where saga = $1 and key = n.key) and i.revision = n.revision
             returning 1
          )
          select count(*) from saved",
@@ -200,7 +202,7 @@ pub(crate) async fn deadlines_sweep(
                 looked_at   = now(),
                 wake_at     = least(p.due_at, p.deadline_at)
             from pushed p
-            where i.saga = $1 and i.key = p.key
+            where i.saga = $1 and i.key = any(array(select key from pushed)) and i.key = p.key
          )
          select key, saga_due, correlation_id, traceparent from woken where due and not gated order by key",
     )
@@ -333,29 +335,66 @@ mod tests {
         database.migrate(&[&crate::MIGRATIONS]).await;
         let mut conn = database.pool.acquire().await.unwrap();
         let key = Uuid::now_v7();
-        let start = format!(
-            r#"[{{"saga":"s","key":"{key}","version":1,"status":"running","state":{{}},"data":{{}},"sequences":{{}},
-                 "sent":false,"correlation_id":"{key}","entry":{{}}}}]"#
-        );
-        instances_insert(&mut conn, &start).await.unwrap();
+        start(&mut conn, &[key]).await;
         let loaded = instances_load(&mut conn, "s", &[key]).await.unwrap();
         assert_eq!((loaded.len(), loaded[0].revision), (1, 1));
-        let save = |status| Saves {
-            keys: vec![key],
-            revisions: vec![1],
-            statuses: vec![status],
-            states: vec!["{}".to_owned()],
-            sequences: vec!["{}".to_owned()],
-            moved: vec![true],
-            sent: vec![false],
-            due_in_ms: vec![None],
-            wait_ms: vec![None],
-            deadline_over: vec![true],
-            step_began: vec![true],
-        };
-        assert_eq!(instances_save(&mut conn, "s", &save("completed"), &LogRows::default()).await.unwrap(), 1);
-        assert_eq!(instances_save(&mut conn, "s", &save("abandoned"), &LogRows::default()).await.unwrap(), 0);
+        assert_eq!(save(&mut conn, &[key], 1, "completed").await, 1);
+        assert_eq!(save(&mut conn, &[key], 1, "abandoned").await, 0);
         let row = sqlx::query("select status from saga_instances").fetch_one(&mut *conn).await.unwrap();
         assert_eq!(row.get::<String, _>(0), "completed");
+    }
+
+    /// The statement is prepared while there are no sagas, and kept; then there are many, and it saves a few of them.
+    #[tokio::test]
+    async fn a_plan_made_on_an_empty_table_reads_no_more_than_what_it_saves() {
+        let database = TestDatabase::create("saga_plan").await;
+        database.migrate(&[&crate::MIGRATIONS]).await;
+        let mut conn = database.pool.acquire().await.unwrap();
+        sqlx::raw_sql("set plan_cache_mode = force_generic_plan; set enable_seqscan = off")
+            .execute(&mut *conn)
+            .await
+            .unwrap();
+        assert_eq!(save(&mut conn, &[Uuid::now_v7()], 1, "running").await, 0);
+        let keys: Vec<_> = (0..1_000).map(|_| Uuid::now_v7()).collect();
+        start(&mut conn, &keys).await;
+        sqlx::raw_sql("begin").execute(&mut *conn).await.unwrap();
+        assert_eq!(save(&mut conn, &keys[..50], 1, "completed").await, 50);
+        // What this transaction alone has read by the table's indexes and whole.
+        let read: i64 = sqlx::query_scalar(
+            "select idx_tup_fetch + seq_tup_read from pg_stat_xact_user_tables where relname = 'saga_instances'",
+        )
+        .fetch_one(&mut *conn)
+        .await
+        .unwrap();
+        assert_eq!(read, 50);
+    }
+
+    async fn start(conn: &mut PgConnection, keys: &[Uuid]) {
+        let one = |key| {
+            format!(
+                r#"{{"saga":"s","key":"{key}","version":1,"status":"running","state":{{}},"data":{{}},"sequences":{{}},
+                     "sent":false,"correlation_id":"{key}","entry":{{}}}}"#
+            )
+        };
+        let all: Vec<_> = keys.iter().map(one).collect();
+        instances_insert(conn, &format!("[{}]", all.join(","))).await.unwrap();
+    }
+
+    async fn save(conn: &mut PgConnection, keys: &[Uuid], revision: i64, status: &'static str) -> i64 {
+        let count = keys.len();
+        let saves = Saves {
+            keys: keys.to_vec(),
+            revisions: vec![revision; count],
+            statuses: vec![status; count],
+            states: vec!["{}".to_owned(); count],
+            sequences: vec!["{}".to_owned(); count],
+            moved: vec![true; count],
+            sent: vec![false; count],
+            due_in_ms: vec![None; count],
+            wait_ms: vec![None; count],
+            deadline_over: vec![true; count],
+            step_began: vec![true; count],
+        };
+        instances_save(conn, "s", &saves, &LogRows::default()).await.unwrap()
     }
 }

@@ -62,7 +62,9 @@ pub async fn stock_change_in_tx(
              shipped = stock.shipped + d.shipped
          from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[])
              as d (sku, available, reserved, shipped)
-         where stock.sku = d.sku",
+         -- One look by key for each row. A plan made while the table was small would join by reading all of it, or all
+         -- of the batch for each of its rows, and is kept. The rows are locked: they stay where they are.
+         where stock.ctid = (select ctid from stock s where s.sku = d.sku)",
     );
     let statement = statement
         .bind(changes.iter().map(|change| change.sku.as_str()).collect::<Vec<_>>())

@@ -24,9 +24,9 @@ pub async fn order_find(
                 o.created_at, o.updated_at, l.skus, l.quantities, l.unit_prices_minor
          from orders o
          cross join lateral (
-             select array_agg(sku order by place) as skus,
-                    array_agg(quantity order by place) as quantities,
-                    array_agg(unit_price_minor order by place) as unit_prices_minor
+             select array_agg(sku::text order by place) as skus,
+                    array_agg(quantity::int order by place) as quantities,
+                    array_agg(unit_price_minor::bigint order by place) as unit_prices_minor
              from order_lines where order_id = o.id
          ) l
          -- Ownership is decided here: somebody else's order is not found. Null is a viewer who may see all.
@@ -61,9 +61,9 @@ pub async fn orders_page(
              limit $4
          ) o
          cross join lateral (
-             select array_agg(sku order by place) as skus,
-                    array_agg(quantity order by place) as quantities,
-                    array_agg(unit_price_minor order by place) as unit_prices_minor
+             select array_agg(sku::text order by place) as skus,
+                    array_agg(quantity::int order by place) as quantities,
+                    array_agg(unit_price_minor::bigint order by place) as unit_prices_minor
              from order_lines where order_id = o.id
          ) l
          order by o.created_at desc, o.id desc",
@@ -112,8 +112,10 @@ pub async fn orders_save(conn: &mut PgConnection, orders: &[&Order]) -> Result<(
          set status = n.status, reason = n.reason, version = n.version, updated_at = n.updated_at
          from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::timestamptz[])
              as n (id, status, reason, version, updated_at)
+         -- One look by key for each row. A plan made while the table was small would join by reading all of it, or all
+         -- of the batch for each of its rows, and is kept.
          -- The row lock guards the versions; the comparison makes a caller without it fail.
-         where o.id = n.id and o.version < n.version",
+         where o.ctid = (select ctid from orders where id = n.id) and o.version < n.version",
     )
     .bind(ids)
     .bind(statuses)

@@ -57,14 +57,17 @@ pub async fn payments_lock_in_tx(
 /// The database's.
 pub async fn payments_take_due(pool: &PgPool, limit: i64, claim: Duration) -> Result<Vec<Kept>, sqlx::Error> {
     let rows: Vec<PaymentRow> = sqlx::query_as(
-        "update payments p
-         set due_at = now() + make_interval(secs => $2), tries = p.tries + 1
-         from (
+        "with due as materialized (
              select order_id, attempt from payments where due_at <= now()
              -- Locked rows are being decided right now: they come up again by themselves.
              order by due_at limit $1 for update skip locked
-         ) due
-         where p.order_id = due.order_id and p.attempt = due.attempt
+         )
+         update payments p
+         set due_at = now() + make_interval(secs => $2), tries = p.tries + 1
+         from due
+         -- The orders are said twice: no plan, made while the table was small, reads all of it.
+         where p.order_id = any(array(select order_id from due))
+           and p.order_id = due.order_id and p.attempt = due.attempt
          returning p.order_id, p.attempt, p.version, p.state, p.reason, p.reference, p.customer_id, p.amount_minor,
                    p.currency, p.payment_token, p.refunded_minor, p.refund_minor, p.tries, p.correlation_id,
                    p.causation_id, p.traceparent",
@@ -132,7 +135,9 @@ pub async fn payments_save_in_tx(conn: &mut PgConnection, saves: &[Save]) -> Res
                  traceparent = case when s.correlation_id is null then p.traceparent else s.traceparent end,
                  updated_at = now()
              from s
-             where s.known and p.order_id = s.order_id and p.attempt = s.attempt
+             -- One look by key for each row. A plan made while the table was small would join by reading all of it, or
+             -- all of the batch for each of its rows, and is kept. The rows are locked: they stay where they are.
+             where s.known and p.ctid = (select ctid from payments where order_id = s.order_id and attempt = s.attempt)
              returning 1
          ), inserted as (
              insert into payments (order_id, attempt, version, state, reason, reference, customer_id, amount_minor,
