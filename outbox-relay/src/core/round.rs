@@ -61,8 +61,8 @@ pub enum Polled {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "the stored position knows transactions up to {stored}, this server only up to {server}: the tables were moved \
-     here from another server (dump and restore). Nothing is published until the position is mended: docs/relay.md, \
-     \"After a restore\""
+     here from another server (dump and restore). Nothing is published until it is mended: `select * from \
+     outbox_mend_restored(apply => true)`, see docs/relay.md, \"After a restore\""
 )]
 pub struct FromTheFuture {
     /// Upper edge of the position.

@@ -142,8 +142,8 @@ pub enum ReaderError {
     /// Rows of transactions that this server has not had: another cluster wrote them.
     #[error(
         "the outbox holds rows of transactions that this server has not had yet: the table was moved here from \
-         another server (dump and restore). Nothing is published until they are mended: docs/relay.md, \"After a \
-         restore\""
+         another server (dump and restore). Nothing is published until it is mended: `select * from \
+         outbox_mend_restored(apply => true)`, see docs/relay.md, \"After a restore\""
     )]
     ForeignRows,
 }
