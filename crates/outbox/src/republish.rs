@@ -2,7 +2,7 @@
 //!
 //! Harmless by the inbox: a consumer drops the ids it knows. What the topic has lost is there again.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Days, Utc};
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row as _};
@@ -10,6 +10,9 @@ use uuid::Uuid;
 
 /// Rows of one republication at most: one transaction, one round of the relay, seconds of work.
 pub const ROWS_MAX: u32 = 100_000;
+/// Days before and after that of a message's id in which its row is looked for. The id is made just before its row, but by
+/// another clock; and around midnight.
+const DAYS_AROUND_ID: u64 = 1;
 /// Choosing by time or message id reads whole days: longer than a command's statement may take.
 const STATEMENT_TIMEOUT_MS: u32 = 60_000;
 /// SQLSTATE program_limit_exceeded: the function's word for too many rows.
@@ -33,7 +36,37 @@ pub enum Selection {
         to: i64,
     },
     /// These messages; ids that the outbox does not hold (any more) choose nothing.
+    ///
+    /// No index helps here, since it would cost every append. But a UUIDv7 says when it was made: where all of them are,
+    /// only the days from the oldest to the newest, and one around, are read ([`Republication::searched`]). A message that
+    /// was appended again later (a replay, a republication) is found by its first row.
     Messages(Vec<Uuid>),
+}
+
+impl Selection {
+    /// The times of appending, [from, to), outside of which nothing is looked for; `None`: all days.
+    #[must_use]
+    pub fn searched(&self) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+        match self {
+            Self::Time { from, to } => Some((*from, *to)),
+            Self::Ids { .. } => None,
+            Self::Messages(ids) => {
+                let times: Option<Vec<_>> = ids.iter().map(made_at).collect();
+                let times = times?;
+                let start = |time: &DateTime<Utc>| Some(time.date_naive().and_hms_opt(0, 0, 0)?.and_utc());
+                let from = start(times.iter().min()?)?.checked_sub_days(Days::new(DAYS_AROUND_ID))?;
+                let to = start(times.iter().max()?)?.checked_add_days(Days::new(DAYS_AROUND_ID + 1))?;
+                Some((from, to))
+            }
+        }
+    }
+}
+
+/// When an id was made, where it says so.
+fn made_at(id: &Uuid) -> Option<DateTime<Utc>> {
+    let is_v7 = id.get_version_num() == 7;
+    let (seconds, nanos) = id.get_timestamp().filter(|_| is_v7)?.to_unix();
+    DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
 }
 
 /// How many rows of one topic.
@@ -58,6 +91,8 @@ pub struct Republication {
     pub first_at: Option<DateTime<Utc>>,
     /// When the newest was appended first.
     pub last_at: Option<DateTime<Utc>>,
+    /// The times of appending that were looked through, [from, to); `None`: all days.
+    pub searched: Option<(DateTime<Utc>, DateTime<Utc>)>,
     /// Whether they are appended anew (once the transaction commits) or only counted.
     pub applied: bool,
 }
@@ -133,10 +168,11 @@ async fn call(
     if !(1..=ROWS_MAX).contains(&rows_max) {
         return Err(RepublishError::BadLimit(rows_max));
     }
-    let (times, row_ids, messages) = match selection {
-        Selection::Time { from, to } => (Some((from, to)), None, None),
-        Selection::Ids { from, to } => (None, Some((from, to)), None),
-        Selection::Messages(ids) => (None, None, Some(ids)),
+    let searched = selection.searched();
+    let (row_ids, messages) = match selection {
+        Selection::Time { .. } => (None, None),
+        Selection::Ids { from, to } => (Some((from, to)), None),
+        Selection::Messages(ids) => (None, Some(ids)),
     };
     // Outside a transaction this says nothing and harms nothing.
     sqlx::query("select set_config('statement_timeout', $1, true)")
@@ -145,8 +181,8 @@ async fn call(
         .await?;
     let counted: Result<Vec<Counted>, sqlx::Error> =
         sqlx::query_as("select * from outbox_republish($1, $2, $3, $4, $5, $6, $7)")
-            .bind(times.map(|(from, _)| from))
-            .bind(times.map(|(_, to)| to))
+            .bind(searched.map(|(from, _)| from))
+            .bind(searched.map(|(_, to)| to))
             .bind(row_ids.map(|(from, _)| from))
             .bind(row_ids.map(|(_, to)| to))
             .bind(messages)
@@ -163,6 +199,7 @@ async fn call(
         first_at: counted.iter().map(|topic| topic.first_at).min(),
         last_at: counted.iter().map(|topic| topic.last_at).max(),
         topics: counted.into_iter().map(|topic| topic.count).collect(),
+        searched,
         applied: apply,
     })
 }

@@ -93,12 +93,15 @@ async fn republish(options: Republish) -> anyhow::Result<Exit> {
     let items = answers.into_iter().map(|(service, answer)| service.named(answer));
     let listed = Listed { items: items.collect(), complete: true };
     let applied = options.change.apply;
+    let by_message = !options.message_id.is_empty();
     output::list(options.form, &listed, || {
         let mut table = Table::new(&["service", "topic", "rows", "first", "last"]);
         let mut total = 0;
+        let mut searched = None;
         for item in &listed.items {
             let made: Republication = view(item)?;
             total += made.rows;
+            searched = made.searched_from.zip(made.searched_to).or(searched);
             for topic in &made.topics {
                 table.row([
                     item["service"].as_str().unwrap_or("-").to_owned(),
@@ -114,7 +117,14 @@ async fn republish(options: Republish) -> anyhow::Result<Exit> {
             (_, true) => "\nthey are in the outbox again, with the same ids in the same order",
             (_, false) => "\npublish them again with --apply --reason TEXT and the same options",
         };
-        Ok(format!("{}{end}", table.text("no row fits")))
+        let looked = match (&searched, by_message) {
+            (Some((from, to)), true) => {
+                format!("\nlooked for where the ids say: rows made from {} to {}", short(from), short(to))
+            }
+            (None, true) => "\nlooked for in all rows: not every id says when it was made".to_owned(),
+            (_, false) => String::new(),
+        };
+        Ok(format!("{}{looked}{end}", table.text("no row fits")))
     })?;
     Ok(Exit::Done)
 }

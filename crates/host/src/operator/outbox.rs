@@ -145,6 +145,10 @@ pub(super) struct RepublicationBody {
     first_at: Option<DateTime<Utc>>,
     /// When the newest was appended first.
     last_at: Option<DateTime<Utc>>,
+    /// Rows appended before this were not looked at; null: none.
+    searched_from: Option<DateTime<Utc>>,
+    /// Rows appended at or after this were not looked at; null: none.
+    searched_to: Option<DateTime<Utc>>,
     /// Whether it was done.
     applied: bool,
 }
@@ -168,6 +172,8 @@ impl From<Republication> for RepublicationBody {
             topics: topics.map(|t| TopicBody { topic: t.topic, count: t.rows, bytes: t.bytes }).collect(),
             first_at: done.first_at,
             last_at: done.last_at,
+            searched_from: done.searched.map(|(from, _)| from),
+            searched_to: done.searched.map(|(_, to)| to),
             applied: done.applied,
         }
     }

@@ -1,8 +1,8 @@
 //! Republishing: the same messages with the same ids, in the same order per key, or nothing at all.
 
 use chrono::{Duration, Utc};
-use sqlx::PgPool;
-use uuid::Uuid;
+use sqlx::{PgConnection, PgPool};
+use uuid::{NoContext, Timestamp, Uuid};
 use waybill_outbox::republish::{RepublishError, Selection, apply, plan};
 use waybill_outbox::status::{self, StatusError};
 
@@ -60,6 +60,59 @@ async fn single_messages_are_chosen_by_their_ids() {
     assert_eq!(rows(pool, 10).await, [before[2].clone(), before[7].clone()]);
     let nothing = plan(&mut connection, &Selection::Messages(vec![]), 10).await.unwrap();
     assert_eq!((nothing.rows, nothing.first_at), (0, None));
+}
+
+/// The days that were read since the transaction began.
+async fn days_read(connection: &mut PgConnection) -> Vec<String> {
+    let read = "select relname from pg_stat_xact_user_tables
+                where relname like 'outbox\\_2%' and seq_scan + idx_scan > 0 order by 1";
+    sqlx::query_scalar(read).fetch_all(connection).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_message_is_looked_for_on_the_days_around_its_ids_time() {
+    let database = ledger::database("republish_day").await;
+    let pool = &database.pool;
+    let days = "create table outbox_20200101 (like outbox including defaults including constraints);
+        alter table outbox attach partition outbox_20200101
+            for values from ('2020-01-01 00:00+00') to ('2020-01-02 00:00+00');
+        create table outbox_20200105 (like outbox including defaults including constraints);
+        alter table outbox attach partition outbox_20200105
+            for values from ('2020-01-05 00:00+00') to ('2020-01-06 00:00+00')";
+    sqlx::raw_sql(days).execute(pool).await.unwrap();
+    let at = |text: &str| text.parse::<chrono::DateTime<Utc>>().unwrap();
+    // Made just after midnight, by a clock that is ahead of the database's.
+    let made = at("2020-01-02T00:00:30Z").timestamp() as u64;
+    let old = Uuid::new_v7(Timestamp::from_unix(NoContext, made, 0));
+    let insert =
+        "insert into outbox (message_id, topic, key, headers, created_at) values ($1, 'a', 'k', '{}', $2)";
+    let today = Uuid::now_v7();
+    for (id, time) in [(old, at("2020-01-01T23:59:59Z")), (today, Utc::now())] {
+        sqlx::query(insert).bind(id).bind(time).execute(pool).await.unwrap();
+    }
+    append(pool, 10).await;
+
+    let mut tx = pool.begin().await.unwrap();
+    let found = plan(&mut tx, &Selection::Messages(vec![old]), 10).await.unwrap();
+    assert_eq!((found.rows, found.first_at), (1, Some(at("2020-01-01T23:59:59Z"))));
+    assert_eq!(found.searched, Some((at("2020-01-01T00:00:00Z"), at("2020-01-04T00:00:00Z"))));
+    assert_eq!(days_read(&mut tx).await, ["outbox_20200101"], "no other day is read");
+    tx.rollback().await.unwrap();
+
+    let mut tx = pool.begin().await.unwrap();
+    let found = apply(&mut tx, &Selection::Messages(vec![today]), 10).await.unwrap();
+    assert_eq!(found.rows, 1);
+    let read = days_read(&mut tx).await;
+    assert!(!read.is_empty() && !read.iter().any(|day| day.starts_with("outbox_2020")), "{read:?}");
+    let both = plan(&mut tx, &Selection::Messages(vec![old, today]), 10).await.unwrap();
+    assert_eq!(both.rows, 2, "all days between them");
+    tx.rollback().await.unwrap();
+
+    // One id without a time: it may be anywhere.
+    let mut tx = pool.begin().await.unwrap();
+    let ids = vec![old, rows(pool, 2).await[4].0];
+    let found = plan(&mut tx, &Selection::Messages(ids), 10).await.unwrap();
+    assert_eq!((found.rows, found.searched), (2, None));
 }
 
 #[tokio::test]
