@@ -6,6 +6,7 @@
 mod bugs;
 mod clocks;
 mod deliveries;
+mod denied;
 mod faults;
 mod hang_ups;
 mod independent;
