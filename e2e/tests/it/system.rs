@@ -145,8 +145,17 @@ impl System {
 
     /// Another process of the service: one more member of its group.
     pub(crate) fn member(&self, service: Service) -> Process {
+        self.member_builder(service).spawn()
+    }
+
+    /// The same; it kills itself where it comes to this place (`PLACE`, or `PLACE:TIME` for a later time).
+    pub(crate) fn member_that_crashes(&self, service: Service, place: &str) -> Process {
+        self.member_builder(service).env("WAYBILL_FAILPOINT", place).spawn()
+    }
+
+    fn member_builder(&self, service: Service) -> ProcessBuilder {
         let database = self.database(service);
-        service_builder(service, &self.topics, &self.tokens, database, &self.settings, &self.special).spawn()
+        service_builder(service, &self.topics, &self.tokens, database, &self.settings, &self.special)
     }
 
     /// Runs `waybillctl verify` once. The system may be in motion.

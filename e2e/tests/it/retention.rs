@@ -1,0 +1,225 @@
+//! A system that has been running for longer than its days are kept: `waybillctl verify` gives no false alarm, and still sees
+//! what is wrong.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde_json::Value;
+use sqlx::AssertSqlSafe;
+use uuid::Uuid;
+use waybill_testkit::OwnedRecord;
+use waybill_testkit::polling::eventually_named;
+
+use crate::invariants;
+use crate::shop::Shop;
+use crate::system::{System, Verified};
+
+/// Every topic of messages.
+const TOPICS: [&str; 5] =
+    ["orders.events", "inventory.commands", "inventory.events", "payments.commands", "payments.events"];
+/// Longest wait for one answer of the broker.
+const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait until all that is old is dropped.
+const DROP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How old the story becomes: its outbox may be dropped, its records not yet (7 days for commands).
+const DAYS: u32 = 5;
+/// Longer than any topic keeps its records.
+const MANY_DAYS: u32 = 40;
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_allows_for_dropped_days_and_sees_what_is_wrong_behind_them() {
+    let system = System::start("e2e_dropped").await;
+    let shop = Shop::new(&system);
+    shop.product("tea", 700, 100).await;
+    let confirmed = orders(&shop).await;
+    invariants::hold(&system, &shop.accepted()).await;
+
+    grown_old(&system, DAYS).await;
+    ids_grown_old(&system).await;
+    join_all(TOPICS.map(|topic| made_again(&system, topic))).await;
+    for database in system.databases() {
+        eventually_named("an outbox without its old days", DROP_TIMEOUT, async || {
+            // The drop gives way to whoever looks at the outbox, and waits for the relay's position.
+            let drop = "select outbox_partition_drop(interval '3 days')";
+            let _given_way = sqlx::query(drop).execute(&database.pool).await;
+            let rows: i64 =
+                sqlx::query_scalar("select count(*) from outbox").fetch_one(&database.pool).await.unwrap();
+            (rows == 0).then_some(())
+        })
+        .await;
+    }
+    let empty = system.verify().await;
+    assert_eq!(empty.code, Some(0), "{}", empty.output);
+    told(&empty, "records whose rows may be dropped");
+    told(&empty, "messages whose rows may be dropped");
+
+    // The same keys go on, and new ones begin.
+    shop.cancel(&confirmed).await;
+    shop.becomes(&confirmed, "CANCELLED").await;
+    orders(&shop).await;
+    invariants::hold(&system, &shop.accepted()).await;
+    told(&system.verify().await, "keys whose first rows are no longer kept");
+
+    let pool = &system.orders_db.pool;
+    let newest =
+        "delete from outbox where id = (select max(id) from outbox where topic like '%orders.events')";
+    sqlx::query(newest).execute(pool).await.unwrap();
+    broken(&system.verify().await, "topics");
+    let stranger = "insert into inbox (consumer_group, message_id) values ('payments', uuidv7())";
+    sqlx::query(stranger).execute(&system.payments_db.pool).await.unwrap();
+    broken(&system.verify().await, "inbox origins");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_allows_for_topics_that_begin_later_once_their_time_is_over() {
+    let system = System::start("e2e_cut").await;
+    let shop = Shop::new(&system);
+    shop.product("tea", 700, 100).await;
+    let confirmed = orders(&shop).await;
+    invariants::hold(&system, &shop.accepted()).await;
+
+    for topic in TOPICS {
+        let records = records(&system, topic).await;
+        cut(&system, topic, &records).await;
+    }
+    // Somebody has deleted what was to be kept.
+    broken(&system.verify().await, "topics");
+    grown_old(&system, MANY_DAYS).await;
+    let cut = system.verify().await;
+    assert_eq!(cut.code, Some(0), "{}", cut.output);
+    told(&cut, "rows whose records the topic may no longer keep");
+
+    // Of a key whose first records are gone the others still read in order.
+    shop.cancel(&confirmed).await;
+    shop.becomes(&confirmed, "CANCELLED").await;
+    orders(&shop).await;
+    invariants::hold(&system, &shop.accepted()).await;
+}
+
+/// One that is confirmed, which is returned, one that is rejected, one that is cancelled.
+async fn orders(shop: &Shop<'_>) -> String {
+    let confirmed = shop.order(&[("tea", 2)], "tok_approve").await;
+    let declined = shop.order(&[("tea", 1)], "tok_decline").await;
+    let cancelled = shop.order(&[("tea", 1)], "tok_approve").await;
+    shop.becomes(&confirmed, "CONFIRMED").await;
+    shop.becomes(&declined, "REJECTED").await;
+    shop.becomes(&cancelled, "CONFIRMED").await;
+    shop.cancel(&cancelled).await;
+    shop.becomes(&cancelled, "CANCELLED").await;
+    confirmed
+}
+
+/// Makes everything that was said so far, and the databases themselves, older. The outboxes of the days between have gone.
+async fn grown_old(system: &System, days: u32) {
+    let old = format!(
+        "do $$ begin
+             for back in {days}..{days} + 1 loop
+                 execute format('create table outbox_%s (like outbox including defaults including constraints)',
+                                to_char((now() at time zone 'UTC')::date - back, 'YYYYMMDD'));
+                 execute format('alter table outbox attach partition outbox_%s for values from (%L) to (%L)',
+                                to_char((now() at time zone 'UTC')::date - back, 'YYYYMMDD'),
+                                ((now() at time zone 'UTC')::date - back)::text || ' 00:00+00',
+                                ((now() at time zone 'UTC')::date - back + 1)::text || ' 00:00+00');
+             end loop;
+         end $$;
+         update outbox set created_at = created_at - interval '{days} days';
+         update _sqlx_migrations set installed_on = installed_on - interval '{days} days' - interval '30 days'"
+    );
+    for database in system.databases() {
+        sqlx::raw_sql(AssertSqlSafe(old.clone())).execute(&database.pool).await.unwrap();
+    }
+}
+
+/// Messages' ids tell when they were made: in outboxes and inboxes, here; in the topics, see [`made_again`].
+async fn ids_grown_old(system: &System) {
+    for table in ["outbox", "inbox"] {
+        let older = format!(
+            "update {table} set message_id = (lpad(to_hex(('x' || left(hex, 12))::bit(48)::bigint - {DAYS} * {DAY_MS}), 12, '0')
+                                              || substr(hex, 13))::uuid
+             from (select message_id as id, replace(message_id::text, '-', '') as hex from {table}) known
+             where known.id = {table}.message_id"
+        );
+        for database in system.databases() {
+            sqlx::query(AssertSqlSafe(older.clone())).execute(&database.pool).await.unwrap();
+        }
+    }
+}
+
+/// The same of an id in a header.
+fn older(id: &[u8]) -> String {
+    let id: Uuid = std::str::from_utf8(id).unwrap().parse().unwrap();
+    // A UUIDv7 begins with 48 bits of milliseconds.
+    let shift = u128::try_from(i64::from(DAYS) * DAY_MS).unwrap() << 80;
+    Uuid::from_u128(id.as_u128() - shift).to_string()
+}
+
+async fn records(system: &System, topic: &str) -> Vec<OwnedRecord> {
+    system.topics.read_to_end(topic, BROKER_TIMEOUT).await
+}
+
+/// Deletes these records, as a topic's retention does with its oldest.
+async fn cut(system: &System, topic: &str, records: &[OwnedRecord]) {
+    let full = system.topics.full(topic);
+    let mut ends = TopicPartitionList::new();
+    for record in records {
+        let next = Offset::Offset(record.offset + 1);
+        match ends.find_partition(&full, record.partition) {
+            Some(_) => ends.set_partition_offset(&full, record.partition, next).unwrap(),
+            None => ends.add_partition_offset(&full, record.partition, next).unwrap(),
+        }
+    }
+    let admin: AdminClient<DefaultClientContext> = config(system).create().unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(BROKER_TIMEOUT));
+    let deleted = admin.delete_records(&ends, &options).await.unwrap();
+    for element in deleted.elements() {
+        element.error().unwrap_or_else(|error| panic!("{full} [{}]: {error}", element.partition()));
+    }
+}
+
+/// The same records once more with older times and ids, in the place of those that there are: consumers drop them as repeats.
+async fn made_again(system: &System, topic: &str) {
+    let records = records(system, topic).await;
+    cut(system, topic, &records).await;
+    let producer: FutureProducer = config(system).set("linger.ms", "0").create().unwrap();
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let old_ms = i64::try_from(now_ms).unwrap() - i64::from(DAYS) * DAY_MS;
+    let full = system.topics.full(topic);
+    for record in &records {
+        let headers = record
+            .headers
+            .iter()
+            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) }));
+        let mut again = FutureRecord::<[u8], [u8]>::to(&full).partition(record.partition).headers(headers);
+        again.key = record.key.as_deref();
+        again.payload = record.payload.as_deref();
+        producer.send(again.timestamp(old_ms), BROKER_TIMEOUT).await.unwrap();
+    }
+}
+
+fn config(system: &System) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", system.topics.bootstrap.as_str());
+    config
+}
+
+/// It left something unjudged for this reason.
+fn told(verified: &Verified, reason: &str) {
+    let checks = verified.report["checks"].as_array().unwrap();
+    let counted = |check: &Value| check["not_judged"][reason].as_u64().unwrap_or_default();
+    assert!(checks.iter().map(counted).sum::<u64>() > 0, "no {reason}: {}", verified.output);
+}
+
+/// It found this promise broken.
+fn broken(verified: &Verified, promise: &str) {
+    assert_eq!(verified.code, Some(3), "{}", verified.output);
+    let checks = verified.report["checks"].as_array().unwrap();
+    let broken = checks.iter().any(|check| check["name"] == promise && check["violations"] != 0);
+    assert!(broken, "{promise} is broken: {}", verified.output);
+}
