@@ -49,7 +49,8 @@ impl Choice for What {
         (
             "relay",
             Self::Relay,
-            "Writers of every kind beside relays that are killed and frozen; each round is audited from the topics",
+            "Writers of every kind beside relays that are killed and frozen, each round audited from the topics; and a \
+             broker that is away for three minutes",
         ),
         ("relay-model", Self::RelayModel, "The relay's core, every interleaving of larger worlds"),
         ("relay-brokers", Self::RelayBrokers, "A cluster of three brokers, one of which is killed"),

@@ -1,14 +1,14 @@
-//! Kafka denied, killed, away, and one of three brokers gone, under load: nothing passes a row that can not be
+//! Kafka denied, restarted, killed, away, and one of three brokers gone, under load: nothing passes a row that can not be
 //! published, the reason is told, and it mends by itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use waybill_testkit::{OwnKafka, Process, TestDatabase, TestTopics, eventually};
 
-use super::audit::{audit, audit_to_end};
+use super::audit::{Audit, audit, audit_to_end};
 use super::setup::{Outbox, PARTITIONS, SOON, TOPIC, append, ask, metric};
 use super::steady::Steady;
 
@@ -60,7 +60,7 @@ async fn read_only(kafka: &OwnKafka, verb: &str, topic: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_denies_and_is_killed_and_is_away() {
+async fn a_broker_denies_and_is_restarted_and_killed_and_is_away() {
     let mut kafka = OwnKafka::builder()
         .property("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
         .property("allow.everyone.if.no.acl.found", "true")
@@ -91,9 +91,18 @@ async fn a_broker_denies_and_is_killed_and_is_away() {
     relay.wait_ready(SOON).await;
     assert_eq!(relay.output().matches("was refused by topic").count(), 1, "told once:\n{}", relay.output());
 
-    // Killed and away under load.
+    // Restarted under load: an outage that is short may be none to tell of.
     let steady = Steady::start(&outbox.database.url, &events, 4);
     steady.committed(50).await;
+    kafka.stop(0).await;
+    kafka.start_again(0);
+    kafka.wait_ready(1).await;
+    relay.wait_ready(SOON).await;
+    steady.committed(50).await;
+    let told_before = relay.output().matches("acknowledges").count();
+    assert!(told_before <= 1, "told once:\n{}", relay.output());
+
+    // Killed and away.
     kafka.kill9(0).await;
     not_ready(&relay, "kafka", "no broker at").await;
     tokio::time::sleep(AWAY).await;
@@ -104,9 +113,43 @@ async fn a_broker_denies_and_is_killed_and_is_away() {
     steady.committed(20).await;
     steady.end().await;
     let audit = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
-    println!("denied, killed, away: {audit:?}");
-    assert_eq!(relay.output().matches("acknowledges").count(), 1, "told once:\n{}", relay.output());
+    println!("denied, restarted, killed, away: {audit:?}");
+    let told = relay.output().matches("acknowledges").count() - told_before;
+    assert_eq!(told, 1, "told once:\n{}", relay.output());
     assert_eq!(relay.terminate().await, Some(0));
+}
+
+/// Kafka is killed and stays away for so long while a writer goes on: the lease is kept, what is on its way is bounded, the
+/// reason is told once; afterwards every row is there, in order.
+pub(crate) async fn away_for(absence: Duration) -> Audit {
+    let mut kafka = OwnKafka::builder().start().await;
+    let outbox = outbox_on(&kafka, 1).await;
+    let mut relay = relay_on(&outbox, &kafka);
+    relay.wait_ready(SOON).await;
+    let steady = Steady::start(&outbox.database.url, &outbox.topics.full(TOPIC), 1);
+    steady.committed(20).await;
+    kafka.kill9(0).await;
+    let since = Instant::now();
+    not_ready(&relay, "kafka", "no broker at").await;
+    tokio::time::sleep(absence.saturating_sub(since.elapsed())).await;
+
+    not_ready(&relay, "kafka", "no broker at").await;
+    let value = async |name: &str| metric(&relay, name).await;
+    assert_eq!(value("outbox_relay_leases_total").await, 1.0, "it waits under one lease");
+    let age = value("outbox_relay_oldest_unpublished_age_seconds").await;
+    assert!(age > absence.as_secs_f64() / 2.0, "the oldest row waits since {age} s");
+    let on_their_way = value("outbox_relay_in_flight_rows").await;
+    assert!(on_their_way <= 22_000.0, "{on_their_way} rows on their way");
+    kafka.start_again(0);
+    kafka.wait_ready(1).await;
+    relay.wait_ready(SOON).await;
+    steady.committed(20).await;
+    steady.end().await;
+    let audit = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    let told = relay.output().matches("acknowledges").count();
+    assert_eq!(told, 1, "told once:\n{}", relay.output());
+    assert_eq!(relay.terminate().await, Some(0));
+    audit
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

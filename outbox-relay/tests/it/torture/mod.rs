@@ -8,6 +8,7 @@ use sqlx::{PgPool, Row as _};
 use waybill_testkit::eventually;
 
 use crate::audit::{audit, examine};
+use crate::brokers::away_for;
 use crate::setup::{Outbox, SOON, TOPIC, metric};
 
 mod mix;
@@ -111,6 +112,9 @@ async fn the_usual_recipes_are_seen_to_fail_on_the_same_rows() {
     assert_eq!(relay.terminate().await, Some(0));
 }
 
+/// How long a broker stays away in the long form.
+const KAFKA_AWAY: Duration = Duration::from_secs(180);
+
 /// A number that `cargo xtask chaos` hands over.
 fn told(name: &str) -> u64 {
     let value = std::env::var(name)
@@ -182,11 +186,20 @@ async fn long_form() {
     let (minutes, seed) = (told("WAYBILL_CHAOS_MINUTES"), told("WAYBILL_CHAOS_SEED"));
     let until = Instant::now() + Duration::from_secs(60 * minutes);
     println!("seed {seed}, {minutes} minutes");
-    let (mut totals, mut rounds) = (Totals::default(), 0);
-    while rounds == 0 || Instant::now() < until {
-        round(rounds, seed, &mut totals).await;
-        rounds += 1;
-    }
+    let rounds = async {
+        let (mut totals, mut rounds) = (Totals::default(), 0);
+        while rounds == 0 || Instant::now() < until {
+            round(rounds, seed, &mut totals).await;
+            rounds += 1;
+        }
+        (totals, rounds)
+    };
+    // Beside them, on a broker of its own.
+    let away = async {
+        let audit = away_for(KAFKA_AWAY).await;
+        println!("Kafka was away for {KAFKA_AWAY:?}: {audit:?}");
+    };
+    let ((totals, rounds), ()) = tokio::join!(rounds, away);
     println!(
         "seed {seed}: {rounds} rounds, {totals:?}: nothing lost, invented or turned round, nobody held up"
     );
