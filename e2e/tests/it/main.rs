@@ -5,6 +5,7 @@
 
 mod bugs;
 mod clocks;
+mod crashes;
 mod deliveries;
 mod denied;
 mod faults;
@@ -20,6 +21,7 @@ mod overtaking;
 mod planted;
 mod poison;
 mod replay_killed;
+mod retention;
 mod runbooks;
 mod servers;
 mod shop;
