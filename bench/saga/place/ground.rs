@@ -13,7 +13,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(90);
 /// Products in the catalogue, as in the spine.
 const SKUS: i32 = 200;
 /// Rows that may wait: the relay is stopped, and that is not what is measured.
-const UNPUBLISHED_MAX: &str = "10000000";
+const UNPUBLISHED_MAX: &str = "1000000";
 
 /// Topics, for a process that is not ready without them; nothing is sent there.
 pub(super) struct Kafka {
