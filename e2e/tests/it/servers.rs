@@ -44,6 +44,7 @@ async fn servers_may_be_restarted_under_load_and_kafka_may_be_away() {
     // Who was accepted before it was full hears so again.
     accepted.last().unwrap().answered_the_same(&reqwest::Client::new(), &system.orders.url).await;
     tokio::time::sleep(AWAY.saturating_sub(began.elapsed())).await;
+    no_deadline_fired(&system, &accepted).await;
     system.servers().kafka.start_again(0);
     system.servers().kafka.wait_ready(1).await;
     system.all_ready().await;
@@ -123,6 +124,14 @@ async fn reads_stay_up(system: &System, accepted: &[Accepted]) {
     let read = client.get(format!("{}/api/v1/orders/{}", system.orders.url, order.id));
     let read = read.bearer_auth(&order.customer).send().await.unwrap();
     assert_eq!(read.status(), StatusCode::OK);
+}
+
+/// Nothing was published yet: the clocks of these sagas have stood still.
+async fn no_deadline_fired(system: &System, accepted: &[Accepted]) {
+    let ids: Vec<Uuid> = accepted.iter().map(|order| order.id.parse().unwrap()).collect();
+    let fired = "select count(*) from saga_log where key = any($1) and entry::text like '%deadline%'";
+    let fired: i64 = sqlx::query_scalar(fired).bind(&ids).fetch_one(&system.orders_db.pool).await.unwrap();
+    assert_eq!(fired, 0, "no deadline fires while Kafka is away");
 }
 
 /// The relay was behind for longer than a step may take, all its attempts together: no saga turned back.
