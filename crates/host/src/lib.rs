@@ -32,4 +32,4 @@ mod settings;
 
 pub use host::{Host, Service};
 pub use program::Program;
-pub use settings::{Defaults, OutboxBound, Settings, retry_topics};
+pub use settings::{Defaults, OutboxBound, Settings};

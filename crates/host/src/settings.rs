@@ -7,7 +7,7 @@ use waybill_messaging::security::Security;
 use waybill_messaging::topics::Manifest;
 use waybill_outbox::retry::{Policy, topics_declared};
 use waybill_outbox::upkeep::Retention;
-use waybill_runtime::config::{Common, Environment};
+use waybill_runtime::config::{Common, ConfigError, Environment};
 
 use crate::faults::Faults;
 
@@ -60,17 +60,44 @@ pub struct Defaults {
     pub http_addr: &'static str,
     /// Where its operators' API listens unless told otherwise.
     pub operator_addr: &'static str,
-    /// How many retry topics each topic that its group reads has, see [`retry_topics`]: no more tiers are possible.
+    /// How many retry topics each topic that its group reads has: no more tiers are possible.
     pub retry_topics: usize,
 }
 
-/// How many retry topics the manifest declares for each of the topics that a group reads; names without prefix.
-#[must_use]
-pub fn retry_topics(manifest: &Manifest, reads: &[&str], group: &str) -> usize {
-    topics_declared(manifest.topics().iter().map(|topic| topic.name.as_str()), reads, group)
+impl Defaults {
+    /// Of a service that listens here. How many retry topics its group has is looked up in the manifest; one that can not
+    /// be read (`None`) is said by the start itself.
+    #[must_use]
+    pub fn of(
+        http_addr: &'static str,
+        operator_addr: &'static str,
+        manifest: Option<&Manifest>,
+        reads: &[&str],
+        group: &str,
+    ) -> Self {
+        let retry_topics = manifest.map_or(0, |manifest| {
+            topics_declared(manifest.topics().iter().map(|topic| topic.name.as_str()), reads, group)
+        });
+        Self { http_addr, operator_addr, retry_topics }
+    }
+}
+
+impl AsRef<Settings> for Settings {
+    fn as_ref(&self) -> &Settings {
+        self
+    }
 }
 
 impl Settings {
+    /// Reads the environment of a service that has no settings of its own.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every mistake.
+    pub fn read_alone(mut env: Environment, defaults: Defaults) -> Result<Self, ConfigError> {
+        let settings = Self::read(&mut env, defaults);
+        env.finish().map(|()| settings)
+    }
+
     /// Reads the environment; mistakes are remembered in `env`.
     pub fn read(env: &mut Environment, defaults: Defaults) -> Self {
         Self {

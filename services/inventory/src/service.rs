@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use waybill_events::topic;
-use waybill_host::{Host, Service};
+use waybill_host::{Host, Service, Settings};
 use waybill_http::idempotency;
 use waybill_runtime::clock::{Clock, SystemClock};
 use waybill_runtime::lifecycle::{ExitReason, Shutdown};
 
 use crate::commands::Context;
-use crate::config::Config;
 use crate::consumers::inventory_commands::InventoryCommands;
 use crate::http::{self, AppState};
 use crate::store;
@@ -24,7 +23,7 @@ pub const READS: &[&str] = &[topic::INVENTORY_COMMANDS];
 ///
 /// # Errors
 /// When it can not start at all, see [`Host::run`].
-pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<ExitReason> {
+pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<ExitReason> {
     let service = Service {
         name: NAME,
         version: env!("CARGO_PKG_VERSION"),
@@ -37,8 +36,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<ExitReaso
         ],
         reads: READS,
     };
-    let topic_prefix = config.host.common.topic_prefix.as_str().into();
-    let host = Host::new(service, config.host, shutdown)?;
+    let topic_prefix = settings.common.topic_prefix.as_str().into();
+    let host = Host::new(service, settings, shutdown)?;
     let pool = host.pool.clone();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let context = Context { pool: pool.clone(), topic_prefix, clock: Arc::clone(&clock) };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use waybill_host::{Defaults, Settings, retry_topics};
+use waybill_host::{Defaults, Settings};
 use waybill_runtime::config::{ConfigError, Environment};
 use waybill_saga::retention::Retention;
 
@@ -40,13 +40,9 @@ impl Config {
 }
 
 fn defaults() -> Defaults {
-    let manifest = waybill_events::topics::manifest_parsed();
-    Defaults {
-        http_addr: HTTP_ADDR_DEFAULT,
-        operator_addr: OPERATOR_ADDR_DEFAULT,
-        // A manifest that can not be read is said by the start itself.
-        retry_topics: manifest.map_or(0, |manifest| retry_topics(&manifest, service::READS, service::NAME)),
-    }
+    let manifest = waybill_events::topics::manifest_parsed().ok();
+    let (reads, group) = (service::READS, service::NAME);
+    Defaults::of(HTTP_ADDR_DEFAULT, OPERATOR_ADDR_DEFAULT, manifest.as_ref(), reads, group)
 }
 
 impl AsRef<Settings> for Config {

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 use waybill_events::topic;
-use waybill_host::{Host, Service};
+use waybill_host::{Host, Service, Settings};
 use waybill_runtime::clock::{Clock, SystemClock};
 use waybill_runtime::lifecycle::{ExitReason, Shutdown};
 
-use crate::config::Config;
 use crate::consumers::payment_commands::PaymentCommands;
 use crate::http::{self, AppState};
 use crate::provider::sandbox::Sandbox;
@@ -25,7 +24,7 @@ pub const READS: &[&str] = &[topic::PAYMENTS_COMMANDS];
 ///
 /// # Errors
 /// When it can not start at all, see [`Host::run`].
-pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<ExitReason> {
+pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<ExitReason> {
     let service = Service {
         name: NAME,
         version: env!("CARGO_PKG_VERSION"),
@@ -34,8 +33,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<ExitReaso
         topics: &[topic::PAYMENTS_COMMANDS, topic::PAYMENTS_EVENTS, topic::PAYMENTS_COMMANDS_PAYMENTS_DLQ],
         reads: READS,
     };
-    let topic_prefix = config.host.common.topic_prefix.clone();
-    let host = Host::new(service, config.host, shutdown)?;
+    let topic_prefix = settings.common.topic_prefix.clone();
+    let host = Host::new(service, settings, shutdown)?;
     let pool = host.pool.clone();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let due = Arc::new(Notify::new());
