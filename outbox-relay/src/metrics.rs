@@ -158,4 +158,17 @@ mod tests {
         let left = waybill_telemetry::metrics::render();
         assert!(!left.contains("forgotten"), "{left}");
     }
+
+    #[test]
+    fn every_metric_of_the_alerts_is_there() {
+        Metrics::of("alerts").fault(FaultKind::Kafka.name(), false);
+        // That of the configuration's file.
+        let elsewhere = "outbox_relay_config_refused";
+        let there = waybill_telemetry::metrics::render();
+        let rules = include_str!("../../deploy/alerts/outbox-relay.rules.yml");
+        let names = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for name in names.filter(|name| name.starts_with("outbox_relay_") && *name != elsewhere) {
+            assert!(there.contains(&format!("# TYPE {name} ")), "{name} is in an alert, and nowhere else");
+        }
+    }
 }

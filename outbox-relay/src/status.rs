@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::metrics::Metrics;
+use crate::publish::PRODUCER_ENDED;
 
 /// What keeps rows from being published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,8 +66,14 @@ fn is_same_outage(kind: FaultKind, known: &str, text: &str) -> bool {
     match kind {
         FaultKind::Kafka => true,
         FaultKind::Postgres => known.contains(POSTGRES_AWAY) && text.contains(POSTGRES_AWAY),
-        _ => false,
+        FaultKind::Delivery => text.starts_with(PRODUCER_ENDED) && words(known).eq(words(text)),
+        FaultKind::Position | FaultKind::Topic => false,
     }
+}
+
+/// A text without its numbers, ids and addresses: those of a producer's end are others at every attempt.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split_whitespace().filter(|word| !word.contains(|letter: char| letter.is_ascii_digit()))
 }
 
 /// Shared by the task that works and the listener that tells.
@@ -143,5 +150,19 @@ impl Status {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_producers_end_is_the_same_from_whichever_broker() {
+        let end = |broker: &str| format!("{PRODUCER_ENDED}: Fatal error: from broker {broker}: Not allowed");
+        let same = |known: &str, text: &str| is_same_outage(FaultKind::Delivery, known, text);
+        assert!(same(&end("127.0.0.1:9092/bootstrap"), &end("127.0.0.1:9092/1")));
+        assert!(!same(&end("127.0.0.1:9092/1"), &format!("{PRODUCER_ENDED}: Fatal error: Out of order")));
+        assert!(!same("row 7 was refused by topic t", "row 8 was refused by topic t"));
     }
 }

@@ -9,16 +9,21 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use waybill_runtime::failpoints;
 
-use super::landing::{Failure, Landing, Tag};
+use super::landing::{Failure, Landing, Tag, Weight};
+
+/// The part of librdkafka that tells of a producer's end.
+const FATAL: &str = "FATAL";
 
 pub(super) struct Context {
     pub(super) landing: Arc<Landing>,
 }
 
 impl ClientContext for Context {
-    /// Its lines repeat at every attempt to connect: ours say once what matters, these are for who looks for more.
+    /// Its lines repeat at every attempt: ours say once what matters, these are for who looks for more. Of a producer's
+    /// end, which a refused row means every time it is tried, the landing is told.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
+            _ if facility == FATAL => tracing::debug!(target: "librdkafka", facility, "{message}"),
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(target: "librdkafka", facility, "{message}");
             }
@@ -28,11 +33,8 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Fatal) => self.landing.fail(Failure {
-                tag: None,
-                topic: None,
-                reason: format!("the producer can not go on: {reason}"),
-            }),
+            // Asked for: `Producer::notice_end`.
+            Some(RDKafkaErrorCode::Fatal) => {}
             // Its text only counts brokers; the one before it says why.
             Some(RDKafkaErrorCode::AllBrokersDown) => self.landing.all_brokers_down(),
             _ => self.landing.trouble(reason),
@@ -52,13 +54,18 @@ impl ProducerContext for Context {
                 failpoints::reach("acknowledged");
             }
             Err((error, message)) => {
-                let reason =
-                    error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());
-                self.landing.fail(Failure {
-                    tag: Some(tag),
-                    topic: Some(message.topic().to_owned()),
-                    reason,
-                });
+                let code = error.rdkafka_error_code();
+                let weight = match code {
+                    Some(
+                        RDKafkaErrorCode::PurgeQueue
+                        | RDKafkaErrorCode::PurgeInflight
+                        | RDKafkaErrorCode::Fatal,
+                    ) => Weight::Purged,
+                    _ => Weight::Refused,
+                };
+                let reason = code.map_or_else(|| error.to_string(), |code| code.to_string());
+                let topic = Some(message.topic().to_owned());
+                self.landing.fail(weight, Failure { tag: Some(tag), topic, reason });
             }
         }
     }

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -12,6 +13,9 @@ use tokio::sync::Notify;
 const WORD_BITS: usize = u64::BITS as usize;
 /// Bits of a tag that say the place inside a piece: a million rows, far above the largest piece allowed.
 const PLACE_BITS: u32 = 20;
+/// How long a broker's answer to a row is waited for after the producer's own end: they are told one after the other,
+/// within microseconds.
+const ANSWER_WAIT: Duration = Duration::from_millis(200);
 
 /// A row on its way: the slot of its piece, its place in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +36,19 @@ impl Tag {
     }
 }
 
-/// The first delivery that failed, or the producer's own end.
+/// How much a failure explains. A refused row ends the producer too, and that throws away the rows behind it: all of it
+/// is told, in any order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Weight {
+    /// Thrown away with the producer.
+    Purged,
+    /// The producer's own end.
+    Producer,
+    /// The answer to a row.
+    Refused,
+}
+
+/// The delivery that failed, or the producer's own end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The row, when it was one.
@@ -52,7 +68,9 @@ struct Slot {
 pub struct Landing {
     slots: Box<[Slot]>,
     failed: AtomicBool,
-    failure: Mutex<Option<Failure>>,
+    /// Rows that brokers refused: all of a batch share its answer.
+    refused: AtomicU32,
+    failure: Mutex<Option<(Weight, Failure)>>,
     /// The brokers do not answer, says librdkafka; until one acknowledges again.
     brokers_down: AtomicBool,
     brokers_error: Mutex<String>,
@@ -70,6 +88,7 @@ impl Landing {
         Self {
             slots: (0..pieces_max).map(|_| slot()).collect(),
             failed: AtomicBool::new(false),
+            refused: AtomicU32::new(0),
             failure: Mutex::new(None),
             brokers_down: AtomicBool::new(true),
             brokers_error: Mutex::new(String::new()),
@@ -129,21 +148,47 @@ impl Landing {
         }
     }
 
-    /// A delivery failed, or the producer did. The first one is remembered.
-    pub(super) fn fail(&self, failure: Failure) {
-        let mut first = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert(failure);
-        drop(first);
+    /// A delivery failed, or the producer did. The first of those that explain most is remembered.
+    pub(super) fn fail(&self, weight: Weight, failure: Failure) {
+        let mut known = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref().is_none_or(|(known, _)| *known < weight) {
+            *known = Some((weight, failure));
+        }
+        drop(known);
+        if weight == Weight::Refused {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
         self.failed.store(true, Ordering::Release);
         self.changed.notify_one();
     }
 
-    /// The first failure, if any.
+    /// How many rows brokers refused. A refused batch counts whole: which of its rows is the cause is not said.
     #[must_use]
-    pub fn failure(&self) -> Option<Failure> {
-        if !self.failed.load(Ordering::Acquire) {
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed) as usize
+    }
+
+    /// Whether a delivery failed, or the producer did.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// The failure that explains most, if any; a broker's answer to a row is waited for a moment.
+    pub async fn failure(&self) -> Option<Failure> {
+        if !self.failed() {
             return None;
         }
+        let answer = async {
+            while self.known().is_some_and(|(weight, _)| weight < Weight::Refused) {
+                self.changed().await;
+            }
+        };
+        let _none_came = tokio::time::timeout(ANSWER_WAIT, answer).await;
+        self.known().map(|(_, failure)| failure)
+    }
+
+    fn known(&self) -> Option<(Weight, Failure)> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -208,14 +253,29 @@ mod tests {
         assert_eq!((landing.landed(1), landing.landed_without_gap(1)), (false, 0));
     }
 
-    #[test]
-    fn the_first_failure_is_the_one() {
+    #[tokio::test]
+    async fn a_brokers_answer_is_the_failure_whatever_is_told_before_it() {
         let landing = Landing::new(1, 1);
-        assert_eq!(landing.failure(), None);
-        let first =
-            Failure { tag: Some(Tag { slot: 0, place: 0 }), topic: None, reason: "too large".to_owned() };
-        landing.fail(first.clone());
-        landing.fail(Failure { tag: None, topic: None, reason: "purged".to_owned() });
-        assert_eq!(landing.failure(), Some(first));
+        assert_eq!(landing.failure().await, None);
+        let told = |place, reason: &str| Failure {
+            tag: Some(Tag { slot: 0, place }),
+            topic: None,
+            reason: reason.to_owned(),
+        };
+        landing.fail(Weight::Purged, told(2, "purged"));
+        landing.fail(Weight::Producer, Failure { tag: None, ..told(0, "gap-less") });
+        landing.fail(Weight::Refused, told(0, "too large"));
+        landing.fail(Weight::Refused, told(1, "too large"));
+        landing.fail(Weight::Producer, told(0, "again"));
+        assert_eq!(landing.failure().await, Some(told(0, "too large")));
+        assert_eq!(landing.refused(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_producers_end_without_a_row_is_told_after_a_moment() {
+        let landing = Landing::new(1, 1);
+        let end = Failure { tag: None, topic: None, reason: "out of order".to_owned() };
+        landing.fail(Weight::Producer, end.clone());
+        assert_eq!(landing.failure().await, Some(end));
     }
 }

@@ -11,11 +11,13 @@ use tokio::task::JoinHandle;
 
 use super::context::Context;
 use super::headers::headers;
-use super::landing::{Landing, Tag};
+use super::landing::{Failure, Landing, Tag, Weight};
 use crate::store::{Row, StoreError};
 
 /// How long a question about a topic or the cluster may take; asked on a thread of its own.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How the reason of a producer's end begins that no row explains.
+pub(crate) const PRODUCER_ENDED: &str = "the producer can not go on";
 
 /// Why a row could not be handed over.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +59,7 @@ pub enum ProducerError {
 pub enum Send {
     /// Taken.
     Taken,
-    /// The producer's queue is full: try again when something landed.
+    /// The producer's queue is full: try again when something landed. Or the producer has ended: the landing tells why.
     Full,
 }
 
@@ -152,8 +154,24 @@ impl Producer {
         match self.inner.send(record) {
             Ok(()) => Ok(Send::Taken),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(Send::Full),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::Fatal), _)) => {
+                self.notice_end();
+                Ok(Send::Full)
+            }
             Err((source, _)) => Err(ProducerError::Refused { id, source }),
         }
+    }
+
+    /// Tells the landing when librdkafka has given this producer up: it answers to no row any more.
+    pub fn notice_end(&self) {
+        let Some((code, text)) = self.inner.client().fatal_error() else { return };
+        let reason = match code {
+            RDKafkaErrorCode::ClusterAuthorizationFailed => {
+                format!("{PRODUCER_ENDED}: its user may write to no topic: {text}")
+            }
+            _ => format!("{PRODUCER_ENDED}: {text}"),
+        };
+        self.landing.fail(Weight::Producer, Failure { tag: None, topic: None, reason });
     }
 
     /// Ends its life: what is still in it is thrown away. Returns at once, librdkafka ends on another thread.

@@ -44,8 +44,9 @@ pub struct Worker {
     metrics: Metrics,
     /// Beginning of this worker's monotonic clock.
     started: Instant,
-    /// After a failed delivery the next tenure's first row travels alone, so that nothing passes it.
-    first_row_alone: bool,
+    /// After a failed delivery so many of the next tenure's rows travel alone, so that nothing passes the one that is
+    /// refused, and it is known which.
+    rows_alone: usize,
 }
 
 impl Worker {
@@ -65,7 +66,7 @@ impl Worker {
             status: Arc::new(Status::new(&database.name, metrics.clone())),
             metrics,
             started: Instant::now(),
-            first_row_alone: false,
+            rows_alone: 0,
         }
     }
 
@@ -84,8 +85,11 @@ impl Worker {
             if end.progress {
                 backoff.reset();
             }
-            self.first_row_alone =
-                matches!(end.why, End::Delivery(_)) || (self.first_row_alone && !end.progress);
+            self.rows_alone = match end.why {
+                End::Delivery(_) => end.refused.max(1),
+                _ if end.progress => 0,
+                _ => self.rows_alone,
+            };
             self.shutdown.sleep(backoff.next_wait()).await;
         }
     }
@@ -100,8 +104,8 @@ impl Worker {
                 self.status.enter(Phase::Starting);
                 tenure
             }
-            Ok(None) => Tenure { why: End::Shutdown, progress: false },
-            Err(error) => Tenure { why: End::Keeping(error), progress: false },
+            Ok(None) => Tenure::before_publishing(End::Shutdown),
+            Err(error) => Tenure::before_publishing(End::Keeping(error)),
         }
     }
 
@@ -145,6 +149,14 @@ impl Worker {
         };
         if matches!(kind, FaultKind::Delivery) {
             self.metrics.produce_errors.inc();
+        }
+        if end.refused > 1 {
+            tracing::info!(
+                database = self.database.name,
+                rows = end.refused,
+                "a batch was refused: its rows are sent one by one, to know which of them is the cause"
+            );
+            return;
         }
         self.status.fault(kind, &with_causes(&end.why));
     }

@@ -30,6 +30,8 @@ const ACKNOWLEDGEMENT_SLOW: Duration = Duration::from_secs(5);
 const CONNECTING_SLOW: Duration = Duration::from_secs(2);
 /// Pause between two questions for a missing topic, or for a broker that does not answer.
 const QUESTION_PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two looks whether a row that travels alone has arrived.
+const ALONE_PAUSE: Duration = Duration::from_millis(1);
 /// After a fault of Postgres: how long acknowledgements are waited for, which saves repeats.
 const FAULT_DRAIN: Duration = Duration::from_secs(1);
 
@@ -65,7 +67,7 @@ pub(super) struct Publishing<'a> {
     probe: Option<JoinHandle<()>>,
     probed_at: Option<Instant>,
     progress: bool,
-    first_row_alone: bool,
+    rows_alone: usize,
     /// The topic of the last row handed over.
     topic: String,
 }
@@ -77,7 +79,7 @@ impl<'a> Publishing<'a> {
             Landing::new(worker.tuning.in_flight.pieces_max + 1, worker.tuning.piece.rows_max as usize);
         let producer = match Producer::start(&worker.kafka, landing) {
             Ok(producer) => producer,
-            Err(error) => return Tenure { why: End::Producer(error), progress: false },
+            Err(error) => return Tenure::before_publishing(End::Producer(error)),
         };
         let pieces =
             reading::start(&worker.database.options, worker.tuning, worker.metrics.clone(), position.clone());
@@ -99,7 +101,7 @@ impl<'a> Publishing<'a> {
             probe: None,
             probed_at: None,
             progress: false,
-            first_row_alone: worker.first_row_alone,
+            rows_alone: worker.rows_alone,
             topic: String::new(),
         };
         let why = publishing.until_the_end().await;
@@ -186,9 +188,10 @@ impl<'a> Publishing<'a> {
         if let Some(newest) = self.on_its_way.back_mut() {
             newest.sent = tag.place + 1;
         }
-        if std::mem::take(&mut self.first_row_alone) {
-            while self.landing.landed_without_gap(tag.slot) == 0 {
-                self.meanwhile(tokio::time::sleep(Duration::from_millis(5))).await?;
+        if self.rows_alone > 0 {
+            self.rows_alone -= 1;
+            while self.landing.landed_without_gap(tag.slot) <= tag.place {
+                self.meanwhile(tokio::time::sleep(ALONE_PAUSE)).await?;
             }
         }
         Ok(())
@@ -239,7 +242,11 @@ impl<'a> Publishing<'a> {
     /// Takes in what landed, keeps the lease, stores the position when it is due, measures.
     async fn look(&mut self) -> Result<(), End> {
         self.take_landed();
-        if let Some(failure) = self.landing.failure() {
+        // Before the first row the topic says more: who may not write it may not begin to write either.
+        if self.on_its_way.front().is_some_and(|oldest| oldest.sent > 0) {
+            self.producer.notice_end();
+        }
+        if let Some(failure) = self.landing.failure().await {
             let id = failure.tag.and_then(|tag| self.id(tag));
             return Err(End::Delivery(Refused { id, failure }));
         }
@@ -352,9 +359,9 @@ impl<'a> Publishing<'a> {
         }
         self.worker.metrics.in_flight_rows.set(0);
         self.worker.metrics.oldest_age_seconds.set(0.0);
-        let progress = self.progress;
+        let (progress, refused) = (self.progress, self.landing.refused());
         self.producer.end();
-        Tenure { why, progress }
+        Tenure { why, progress, refused }
     }
 
     /// Until everything handed over is acknowledged, or something fails; the lease is kept meanwhile.
@@ -363,7 +370,7 @@ impl<'a> Publishing<'a> {
             self.take_landed();
             let landing = &self.landing;
             let waits = |piece: &OnItsWay| landing.outstanding(piece.slot) > piece.ids.len() - piece.sent;
-            if self.landing.failure().is_some() || !self.on_its_way.iter().any(waits) {
+            if self.landing.failed() || !self.on_its_way.iter().any(waits) {
                 return;
             }
             match self.lease.duty(self.worker.started.elapsed()) {

@@ -10,6 +10,15 @@ pub(super) struct Tenure {
     pub(super) why: End,
     /// Whether rows were published in it.
     pub(super) progress: bool,
+    /// Rows that brokers refused: where they are several, any of them may be the cause.
+    pub(super) refused: usize,
+}
+
+impl Tenure {
+    /// One that ended before anything was handed over.
+    pub(super) fn before_publishing(why: End) -> Self {
+        Self { why, progress: false, refused: 0 }
+    }
 }
 
 /// Why it ended.

@@ -61,8 +61,12 @@ async fn nothing_passes_a_row_that_the_topic_refuses() {
     append(&mut connection, &small, 2).await;
     let mut relay = outbox.relay().spawn();
     not_ready(&relay, "was refused by topic").await;
+    append(&mut connection, &outbox.topics.full(TOPIC), 3).await;
+    assert_eq!(metric(&relay, "outbox_relay_fault{database=\"db\",kind=\"delivery\"}").await, 1.0);
+    let behind = metric(&relay, "outbox_relay_produce_errors_total").await;
+    // From then on it travels alone: whatever comes behind it, on whatever topic, waits.
     eventually(SOON, async || {
-        (metric(&relay, "outbox_relay_produce_errors_total").await >= 3.0).then_some(())
+        (metric(&relay, "outbox_relay_produce_errors_total").await >= behind + 3.0).then_some(())
     })
     .await;
     let records = outbox.topics.read_all("small.events", |records| !records.is_empty(), SOON).await;
@@ -70,12 +74,18 @@ async fn nothing_passes_a_row_that_the_topic_refuses() {
         records.iter().all(|record| record.header("ce_sequence") == Some("1")),
         "nothing passes: {records:?}"
     );
+    assert!(outbox.topics.read_to_end(TOPIC, SOON).await.is_empty(), "on no other topic either");
     let wider = AlterConfig::new(ResourceSpecifier::Topic(&small)).set("max.message.bytes", "20000");
     admin().alter_configs([&wider], &AdminOptions::new()).await.unwrap();
-    let audit = audit(&outbox.topics, "small.events", &outbox.database.pool).await;
-    println!("refused, then wider: {audit:?}");
+    let of_small = audit(&outbox.topics, "small.events", &outbox.database.pool).await;
+    println!("refused, then wider: {of_small:?}");
+    audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
     relay.wait_ready(SOON).await;
     assert_eq!(relay.terminate().await, Some(0));
+    let output = relay.output();
+    let errors: Vec<&str> = output.lines().filter(|line| line.contains("\"ERROR\"")).collect();
+    assert_eq!(errors.len(), 1, "the reason is told once, in our words: {errors:#?}");
+    assert!(errors[0].contains("was refused by topic") && errors[0].contains("too large"), "{errors:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

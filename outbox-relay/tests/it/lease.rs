@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use waybill_testkit::eventually;
+use waybill_testkit::{Process, eventually};
 
-use super::setup::{Outbox, SOON, ask, metric};
+use super::audit::audit;
+use super::setup::{Outbox, SOON, TOPIC, append, ask, metric};
 
 #[tokio::test]
 async fn a_clean_end_hands_over_before_the_lease_runs_out() {
@@ -53,6 +54,39 @@ async fn a_killed_holder_is_followed_when_its_lease_runs_out() {
         (metric(&second, "outbox_relay_published_rows_total").await >= 10.0).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_relays_over_two_databases_each_is_published_by_one_and_then_by_the_one_that_is_left() {
+    let (left, right) = (Outbox::new("pair_left").await, Outbox::new("pair_right").await);
+    let databases = format!("left={},right={}", left.database.url, right.database.url);
+    let relay = || left.relay().env("OUTBOX_RELAY_DATABASES", databases.clone());
+    let (mut first, mut second) = (relay().spawn(), relay().spawn());
+    first.wait_ready(SOON).await;
+    second.wait_ready(SOON).await;
+    let held = async |relay: &Process, name: &str| {
+        metric(relay, &format!("outbox_relay_lease_held{{database=\"{name}\"}}")).await
+    };
+    for name in ["left", "right"] {
+        eventually(SOON, async || {
+            (held(&first, name).await + held(&second, name).await == 1.0).then_some(())
+        })
+        .await;
+    }
+    let (mut in_left, mut in_right) = (left.connection().await, right.connection().await);
+    append(&mut in_left, &left.topics.full(TOPIC), 1).await;
+    append(&mut in_right, &right.topics.full(TOPIC), 1).await;
+    audit(&left.topics, TOPIC, &left.database.pool).await;
+    audit(&right.topics, TOPIC, &right.database.pool).await;
+    first.kill9().await;
+    for name in ["left", "right"] {
+        eventually(SOON, async || (held(&second, name).await == 1.0).then_some(())).await;
+    }
+    append(&mut in_left, &left.topics.full(TOPIC), 1).await;
+    append(&mut in_right, &right.topics.full(TOPIC), 1).await;
+    audit(&left.topics, TOPIC, &left.database.pool).await;
+    audit(&right.topics, TOPIC, &right.database.pool).await;
+    assert_eq!(second.terminate().await, Some(0));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Kafka behind SASL and TLS with its authorizer, Postgres behind TLS: what is refused is told, no secret is.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::Message as _;
 use rdkafka::config::ClientConfig;
@@ -146,7 +146,9 @@ fn records(bootstrap: &str) -> i64 {
 async fn until_refused(relay: &Process, kind: &str, says: &str) {
     let fault = format!("outbox_relay_fault{{database=\"db\",kind=\"{kind}\"}}");
     let mut last = String::new();
+    let began = Instant::now();
     eventually(REFUSED_WAIT, async || {
+        assert!(began.elapsed() < REFUSED_WAIT - SOON / 10, "no {says:?} in:\n{}", relay.output());
         let (status, body) = ask(relay, "/ready").await;
         if body != last {
             println!("{kind}: {body}");
@@ -189,11 +191,22 @@ async fn a_kafka_with_scram_tls_and_rights_is_published_to() {
     assert!(!relay.output().contains(wrong), "the password is not told");
 
     // Proven who it is, but not allowed to know the topic; then to know, not to write; then to write.
-    let mut relay =
-        base(scram, "SASL_PLAINTEXT", "SCRAM-SHA-512").env("KAFKA_SASL_PASSWORD_FILE", &secret).spawn();
+    let mut relay = base(scram, "SASL_PLAINTEXT", "SCRAM-SHA-512")
+        .env("KAFKA_SASL_PASSWORD_FILE", &secret)
+        .env("RUST_LOG", "info")
+        .spawn();
     until_refused(&relay, "topic", TOPIC).await;
     allow(&kafka, "Describe").await;
+    // It may not even begin to write: the producer ends without a word about a row, again and again.
     until_refused(&relay, "delivery", "uthorization").await;
+    let errors = metric(&relay, "outbox_relay_produce_errors_total").await;
+    eventually(SOON, async || {
+        (metric(&relay, "outbox_relay_produce_errors_total").await >= errors + 2.0).then_some(())
+    })
+    .await;
+    let told = relay.output().matches("\"fault\":\"delivery\"").count();
+    assert_eq!(told, 1, "told once:\n{}", relay.output());
+    assert_eq!(relay.output().matches("librdkafka").count(), 0, "in our words:\n{}", relay.output());
     assert_eq!(records(&kafka.bootstrap()), 0, "nothing passes");
     allow(&kafka, "Write").await;
     relay.wait_ready(SOON).await;
