@@ -3,6 +3,8 @@
 //!
 //! Kafka is left out: batches come from memory, so that the inbox and Postgres alone are measured. Every turn is audited
 //! (each message's effect and answer once, each failing one a dead letter); one whose audit fails prints no figure.
+//!
+//! `cargo xtask bench consumer -- beside` measures how long other keys' messages take while some keys are retried.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,12 +13,13 @@
     reason = "a measuring program: it tells and it stops"
 )]
 
+mod beside;
 mod group;
 mod pgbench;
 
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde::Serialize;
 use waybill_messaging::consumer::{Batch, BatchHandler as _};
 use waybill_messaging::record::Record;
@@ -27,6 +30,9 @@ use group::{Failing, Messages};
 /// Measures a consumer's side of Postgres.
 #[derive(Parser)]
 struct Arguments {
+    /// What is measured.
+    #[arg(value_enum, default_value_t = Scenario::Batches)]
+    scenario: Scenario,
     /// Seconds of one turn.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -36,9 +42,24 @@ struct Arguments {
     /// Records of one batch.
     #[arg(long, default_value_t = 100)]
     batch: usize,
+    /// Messages a second of `beside`.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    rate: u64,
+    /// Of the keys of `beside`, which share fails.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=99))]
+    failing_percent: u64,
     /// Only the JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// What is handled per second: in batches, one by one, with repeats, with failures.
+    Batches,
+    /// How long other keys' messages take while some keys fail and are retried.
+    Beside,
 }
 
 /// A kind of turn.
@@ -70,11 +91,18 @@ struct Figure {
 #[tokio::main]
 async fn main() {
     let arguments = Arguments::parse();
+    match arguments.scenario {
+        Scenario::Batches => batches(&arguments).await,
+        Scenario::Beside => beside::run(&arguments).await,
+    }
+}
+
+async fn batches(arguments: &Arguments) {
     let mut rates = [const { Vec::<f64>::new() }; KINDS.len()];
     let mut by_pgbench = Vec::new();
     for run in 1..=arguments.runs {
         for (kind, rates) in KINDS.iter().zip(&mut rates) {
-            rates.push(turn(*kind, &arguments).await);
+            rates.push(turn(*kind, arguments).await);
         }
         by_pgbench.extend(pgbench::rate(arguments.batch, arguments.seconds).await);
         if !arguments.json {
