@@ -13,14 +13,14 @@ use crate::world::World;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn hasty(saga_deadline: Duration) -> Patience {
+pub(crate) fn hasty(saga_deadline: Duration) -> Patience {
     let step_deadline = Duration::from_millis(40);
     Patience { step_deadline, step_attempts_max: 2, retry_attempts_max: 2, saga_deadline }
 }
 
 impl World {
     /// Lets deadlines pass, with a relay that has published everything, until `done`.
-    async fn sweep_until(&self, done: impl AsyncFn() -> bool) {
+    pub(crate) async fn sweep_until(&self, done: impl AsyncFn() -> bool) {
         let follow = OrdersFollow::new(self.context.clone());
         eventually(PATIENCE, async || {
             let published = "update outbox_relay set position_from = pg_current_snapshot()";
@@ -32,7 +32,7 @@ impl World {
         .await;
     }
 
-    async fn said_count(&self, topic: &str, order: Uuid, kind: &str) -> usize {
+    pub(crate) async fn said_count(&self, topic: &str, order: Uuid, kind: &str) -> usize {
         self.said(topic, order).await.iter().filter(|said| *said == kind).count()
     }
 }

@@ -18,4 +18,5 @@ mod reading;
 mod round_trips;
 mod storms;
 mod timeline;
+mod troubles;
 mod world;
