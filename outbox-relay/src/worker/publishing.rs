@@ -30,8 +30,6 @@ const ACKNOWLEDGEMENT_SLOW: Duration = Duration::from_secs(5);
 const CONNECTING_SLOW: Duration = Duration::from_secs(2);
 /// Pause between two questions for a missing topic, or for a broker that does not answer.
 const QUESTION_PAUSE: Duration = Duration::from_secs(1);
-/// Pause between two looks whether a row that travels alone has arrived.
-const ALONE_PAUSE: Duration = Duration::from_millis(1);
 /// After a fault of Postgres: how long acknowledgements are waited for, which saves repeats.
 const FAULT_DRAIN: Duration = Duration::from_secs(1);
 
@@ -191,7 +189,7 @@ impl<'a> Publishing<'a> {
         if self.rows_alone > 0 {
             self.rows_alone -= 1;
             while self.landing.landed_without_gap(tag.slot) <= tag.place {
-                self.meanwhile(tokio::time::sleep(ALONE_PAUSE)).await?;
+                self.meanwhile(tokio::time::sleep(Duration::from_millis(1))).await?;
             }
         }
         Ok(())

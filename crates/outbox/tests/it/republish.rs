@@ -1,10 +1,11 @@
 //! Republishing: the same messages with the same ids, in the same order per key, or nothing at all.
 
 use chrono::{Duration, Utc};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection, PgPool};
 use uuid::{NoContext, Timestamp, Uuid};
 use waybill_outbox::republish::{RepublishError, Selection, apply, plan};
 use waybill_outbox::status::{self, StatusError};
+use waybill_testkit::TestDatabase;
 
 use crate::ledger;
 
@@ -62,7 +63,12 @@ async fn single_messages_are_chosen_by_their_ids() {
     assert_eq!((nothing.rows, nothing.first_at), (0, None));
 }
 
-/// The days that were read since the transaction began.
+/// A connection that has read nothing yet: what it read is counted until its statistics are handed over, not per transaction.
+async fn fresh(database: &TestDatabase) -> PgConnection {
+    PgConnection::connect(&database.url).await.unwrap()
+}
+
+/// The days that this connection has read.
 async fn days_read(connection: &mut PgConnection) -> Vec<String> {
     let read = "select relname from pg_stat_xact_user_tables
                 where relname like 'outbox\\_2%' and seq_scan + idx_scan > 0 order by 1";
@@ -92,14 +98,16 @@ async fn a_message_is_looked_for_on_the_days_around_its_ids_time() {
     }
     append(pool, 10).await;
 
-    let mut tx = pool.begin().await.unwrap();
+    let mut connection = fresh(&database).await;
+    let mut tx = connection.begin().await.unwrap();
     let found = plan(&mut tx, &Selection::Messages(vec![old]), 10).await.unwrap();
     assert_eq!((found.rows, found.first_at), (1, Some(at("2020-01-01T23:59:59Z"))));
     assert_eq!(found.searched, Some((at("2020-01-01T00:00:00Z"), at("2020-01-04T00:00:00Z"))));
     assert_eq!(days_read(&mut tx).await, ["outbox_20200101"], "no other day is read");
     tx.rollback().await.unwrap();
 
-    let mut tx = pool.begin().await.unwrap();
+    let mut connection = fresh(&database).await;
+    let mut tx = connection.begin().await.unwrap();
     let found = apply(&mut tx, &Selection::Messages(vec![today]), 10).await.unwrap();
     assert_eq!(found.rows, 1);
     let read = days_read(&mut tx).await;
@@ -109,7 +117,8 @@ async fn a_message_is_looked_for_on_the_days_around_its_ids_time() {
     tx.rollback().await.unwrap();
 
     // One id without a time: it may be anywhere.
-    let mut tx = pool.begin().await.unwrap();
+    let mut connection = fresh(&database).await;
+    let mut tx = connection.begin().await.unwrap();
     let ids = vec![old, rows(pool, 2).await[4].0];
     let found = plan(&mut tx, &Selection::Messages(ids), 10).await.unwrap();
     assert_eq!((found.rows, found.searched), (2, None));
