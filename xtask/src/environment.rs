@@ -31,10 +31,10 @@ pub(crate) fn run() -> Result<ExitCode> {
         let name = if name == RELAY { "relay" } else { name };
         variables.push((format!("{}_URL", name.to_uppercase()), url.clone()));
     }
+    let folder = programs(&instance, &state)?;
     for (name, value) in variables {
         say::answer(&format!("export {name}={}", quoted(&value)));
     }
-    let folder = programs(&instance, &state)?;
     say::answer(&format!("export PATH={}:\"$PATH\"", quoted(&folder.display().to_string())));
     Ok(ExitCode::SUCCESS)
 }
@@ -50,8 +50,11 @@ fn programs(instance: &Instance, state: &State) -> Result<PathBuf> {
     let waybillctl = folder.join("waybillctl");
     // It may be one of another build, or none.
     let _ = fs::remove_file(&waybillctl);
-    symlink(ctl::program(state)?, &waybillctl)
-        .with_context(|| format!("could not make {}", waybillctl.display()))?;
+    // With servers only (`up --servers`) there is none: it would have nobody to ask.
+    if state.programs.is_some() {
+        symlink(ctl::program(state)?, &waybillctl)
+            .with_context(|| format!("could not make {}", waybillctl.display()))?;
+    }
     let own = std::env::current_exe().context("could not find this program's own file")?;
     for (name, _) in tools::TOOLS {
         let text = format!(
@@ -72,6 +75,19 @@ fn write_program(file: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instance::tests::scratch;
+    use crate::state::Board;
+
+    #[test]
+    fn servers_alone_have_kafkas_tools_and_no_waybillctl() {
+        let instance = scratch("environment");
+        let _owned = instance.own().unwrap();
+        let board = Board::open(&instance).unwrap();
+        let folder = programs(&instance, &board.now()).unwrap();
+        assert!(folder.join("kafka-topics.sh").is_file());
+        assert!(!folder.join("waybillctl").exists());
+        fs::remove_dir_all(instance.dir()).unwrap();
+    }
 
     #[test]
     fn values_are_quoted_for_a_shell() {
