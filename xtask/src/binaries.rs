@@ -25,11 +25,16 @@ pub(crate) fn build(layout: &Layout, release: bool, stop: &Stop) -> Result<()> {
     run::tool(&mut cargo, stop).context("could not build the programs")
 }
 
-/// Builds all programs as some tests want them: with the bugs that a test can switch on.
+/// Builds all programs as some tests want them: with the bugs and the crashes that a test can switch on.
 pub(crate) fn build_for_tests(layout: &Layout, stop: &Stop) -> Result<()> {
     say::progress("building the programs for tests (the first time takes minutes) ...");
     let mut cargo = cargo_build(layout);
-    cargo.args(["--package", "waybill-runtime", "--features", "waybill-runtime/planted"]);
+    cargo.args([
+        "--package",
+        "waybill-runtime",
+        "--features",
+        "waybill-runtime/failpoints,waybill-runtime/planted",
+    ]);
     run::tool(&mut cargo, stop).context("could not build the programs for tests")
 }
 
