@@ -15,6 +15,7 @@ use waybill_messaging::headers;
 use waybill_messaging::message::{Draft, Message};
 use waybill_messaging::record::Record;
 use waybill_outbox::inbox::InboxProcessor;
+use waybill_outbox::retry::Drainer;
 use waybill_runtime::clock::SystemClock;
 use waybill_testkit::TestDatabase;
 
@@ -114,6 +115,11 @@ impl Desk {
 
     pub(crate) async fn hand_records(&self, records: Vec<Record>) {
         self.processor.handle(&Batch { records }).await.expect("no infrastructure failed");
+    }
+
+    /// What goes on with keys whose dead letter was given up.
+    pub(crate) fn drainer(&self) -> Drainer<InventoryCommands> {
+        self.processor.drainer()
     }
 
     /// (available, reserved, shipped)

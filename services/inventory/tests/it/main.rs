@@ -9,6 +9,7 @@ mod permutations;
 mod process;
 mod products;
 mod reservations;
+mod shipped;
 mod stock;
 mod waves;
 mod world;

@@ -7,7 +7,7 @@ use crate::desk::{Desk, Say};
 use crate::world::said;
 
 /// All orders of four things.
-fn permutations() -> Vec<[usize; 4]> {
+pub(crate) fn permutations() -> Vec<[usize; 4]> {
     let mut all = Vec::new();
     for a in 0..4 {
         for b in (0..4).filter(|b| *b != a) {
