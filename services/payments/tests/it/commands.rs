@@ -62,48 +62,6 @@ async fn capture_and_refund_happen_once_however_often_they_are_asked() {
     assert_eq!(world.settled(order).await, "refunded");
 }
 
-/// Every order of an authorization and a void, each also repeated: nothing is held at the end, and the last word is true.
-#[tokio::test]
-async fn every_permutation_of_authorize_and_void_holds_nothing() {
-    let world = World::new("pay_permutations").await;
-    world.start_worker();
-    let mut orders = Vec::new();
-    for permutation in permutations(&["authorize", "void", "authorize", "void"]) {
-        let order = OrderId::generate();
-        for command in &permutation {
-            let verdict = match *command {
-                "authorize" => world.deliver(order, &authorize(order, "tok_approve")).await,
-                _ => world.deliver(order, &void(order)).await,
-            };
-            assert!(matches!(verdict, Verdict::Done), "{permutation:?}");
-        }
-        orders.push((order, permutation));
-    }
-    for (order, permutation) in orders {
-        assert_eq!(world.settled(order).await, "voided", "{permutation:?}");
-        let told = world.told(order, 1).await;
-        assert!(told.contains(&"PaymentVoided".to_owned()), "{permutation:?}: {told:?}");
-        if let Some((state, captured, _, _)) = world.sandbox(order).await {
-            assert_eq!((state.as_str(), captured), ("voided", 0), "{permutation:?}");
-        }
-    }
-}
-
-fn permutations(items: &[&'static str]) -> Vec<Vec<&'static str>> {
-    let Some((first, rest)) = items.split_first() else { return vec![Vec::new()] };
-    let longer = |shorter: Vec<&'static str>| {
-        (0..=shorter.len()).map(move |at| {
-            let mut one = shorter.clone();
-            one.insert(at, first);
-            one
-        })
-    };
-    let mut all: Vec<_> = permutations(rest).into_iter().flat_map(longer).collect();
-    all.sort_unstable();
-    all.dedup();
-    all
-}
-
 #[tokio::test]
 async fn a_void_overtakes_an_authorization_under_way() {
     let world = World::new("pay_overtake").await;

@@ -4,4 +4,5 @@
 
 mod commands;
 mod http;
+mod permutations;
 mod world;
