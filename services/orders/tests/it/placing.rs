@@ -5,7 +5,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 use waybill_events::inventory::ReserveStock;
 use waybill_events::orders::OrderPlaced;
-use waybill_http::idempotency::{IdempotencyKey, StoredResponse, key_insert_in_tx};
+use waybill_http::idempotency::{IdempotencyKey, StoredResponse, key_insert_in_tx, keys_prune};
 use waybill_messaging::codec;
 use waybill_testkit::eventually;
 
@@ -114,6 +114,38 @@ async fn a_key_belongs_to_its_caller_and_its_body() {
     let theirs = crate::world::send(request.header("Idempotency-Key", &key).json(&usual_order())).await;
     assert_eq!((theirs.status.as_u16(), theirs.replayed), (202, false));
     assert_ne!(theirs.order(), first.order());
+}
+
+#[tokio::test]
+async fn a_key_is_kept_for_a_day_and_then_names_a_new_order() {
+    let world = World::new("place_expired").await;
+    let key = new_key();
+    let first = world.post(&key, &usual_order()).await;
+    let mut other = usual_order();
+    other["lines"][0]["quantity"] = json!(3);
+    let aged = async |age: &str| {
+        let aged = "update idempotency_keys set created_at = now() - $1::interval";
+        sqlx::query(aged).bind(age).execute(world.pool()).await.unwrap();
+        keys_prune(world.pool()).await.unwrap()
+    };
+    assert_eq!(aged("23 hours 59 minutes").await, 0);
+    let again = world.post(&key, &usual_order()).await;
+    assert_eq!((again.replayed, &again.bytes), (true, &first.bytes), "the first answer for 24 hours");
+    assert_eq!(world.post(&key, &other).await.refusal().0, 422);
+    assert_eq!(aged("24 hours 1 minute").await, 1);
+    let second = world.post(&key, &other).await;
+    assert_eq!(
+        (second.status.as_u16(), second.replayed),
+        (202, false),
+        "any body: nobody remembers the first"
+    );
+    assert_ne!(second.order(), first.order());
+    let repeated = world.post(&key, &other).await;
+    assert_eq!((repeated.replayed, &repeated.bytes), (true, &second.bytes), "kept for a day of its own");
+    assert_eq!(world.post(&key, &usual_order()).await.refusal().0, 422);
+    assert_eq!(world.count("select count(*) from orders").await, 2);
+    assert_eq!(world.get(&format!("/orders/{}", first.order())).await.bytes, first.bytes, "the order stays");
+    world.assert_sound().await;
 }
 
 #[tokio::test]
