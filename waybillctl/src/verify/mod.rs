@@ -19,6 +19,8 @@
 
 mod books;
 mod databases;
+#[cfg(test)]
+mod dropped;
 mod history;
 mod kafka;
 mod keys;
