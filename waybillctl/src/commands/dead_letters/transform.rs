@@ -5,7 +5,7 @@ mod program;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use waybill_messaging::codec::untyped::Schemas;
 
@@ -45,7 +45,7 @@ pub(super) async fn run(options: &Edit, program: &Path) -> anyhow::Result<Exit> 
     let schemas = contract::schemas()?;
     let mut outcome = Outcome::default();
     let chosen = letters(&services, options).await?;
-    let bar = ProgressBar::new(chosen.iter().map(|(_, ids)| ids.len() as u64).sum());
+    let bar = bar("reading", chosen.iter().map(|(_, ids)| ids.len()).sum());
     for (service, ids) in &chosen {
         let mut rest = &ids[..];
         while !rest.is_empty() {
@@ -69,6 +69,15 @@ pub(super) async fn run(options: &Edit, program: &Path) -> anyhow::Result<Exit> 
     }
     bar.finish_and_clear();
     outcome.carry_out(options).await
+}
+
+/// How far one part of the work has come; drawn on standard error, and only where that is a terminal.
+fn bar(doing: &'static str, letters: usize) -> ProgressBar {
+    let bar = ProgressBar::new(letters as u64).with_message(doing);
+    if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
 }
 
 /// Which letters: those named, else those that fit.
@@ -169,6 +178,7 @@ fn edited(
 
 /// Saves in requests of bounded size, service by service; returns how many were saved.
 async fn save(edits: &[(&Service, Value)], options: &Edit) -> anyhow::Result<u64> {
+    let bar = bar("saving", edits.len());
     let mut saved = 0;
     let mut rest = edits;
     while let Some((service, _)) = rest.first() {
@@ -186,8 +196,9 @@ async fn save(edits: &[(&Service, Value)], options: &Edit) -> anyhow::Result<u64
             .await
             .with_context(|| format!("{saved} were saved before; the same command goes on with the rest"))?;
         saved += answer["edited"].as_u64().unwrap_or_default();
-        output::progress(&format!("{saved} of {} saved", edits.len()));
+        bar.inc(count as u64);
         rest = later;
     }
+    bar.finish_and_clear();
     Ok(saved)
 }
