@@ -18,7 +18,7 @@ const WAIT: Duration = Duration::from_secs(90);
 
 impl System {
     /// Runs `waybillctl`, which must succeed, and returns what it wrote.
-    async fn done(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn done(&self, arguments: &[&str]) -> String {
         let (code, said) = self.operator(arguments).await;
         assert_eq!(code, Some(0), "{arguments:?}: {said}");
         said

@@ -225,6 +225,11 @@ impl System {
         self.special.servers.as_mut().expect("the test asked for servers of its own")
     }
 
+    /// The brokers of a system that has its own servers.
+    pub(crate) fn own_kafka(&self) -> &OwnKafka {
+        &self.special.servers.as_ref().expect("the test asked for servers of its own").kafka
+    }
+
     pub(crate) fn database(&self, service: Service) -> &TestDatabase {
         self.databases()[service as usize]
     }
