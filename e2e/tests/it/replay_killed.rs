@@ -93,6 +93,16 @@ impl Rig {
         sqlx::query_scalar(question).fetch_one(&self.database.pool).await.unwrap()
     }
 
+    /// Waits until inventory tells of so many replays that run.
+    async fn replays_running(&self, replays: u64) {
+        let line = format!("replays_running {replays}");
+        eventually_named(&line, PART_TIMEOUT, async || {
+            let metrics = reqwest::get(format!("{}/metrics", self.inventory.url)).await.ok()?;
+            metrics.text().await.ok()?.lines().any(|told| told == line).then_some(())
+        })
+        .await;
+    }
+
     async fn until(&self, what: &str, question: &'static str, least: i64) {
         let reached = async || (self.count(question).await >= least).then_some(());
         eventually_named(what, PART_TIMEOUT, reached).await;
@@ -169,11 +179,13 @@ async fn a_replay_goes_on_after_its_process_was_killed() {
     rig.stock_up().await;
     let said = rig.command().await;
     rig.until("all to be dead letters", OPEN, LETTERS as i64).await;
+    rig.replays_running(0).await;
 
     let replay =
         ["dead-letters", "replay", "--all", "--rate", "1000", "--detach", "--apply", "--reason", "drill"];
     let made = rig.operator(&replay).await;
     assert_eq!(made["items"][0]["total"], json!(LETTERS), "{made}");
+    rig.replays_running(1).await;
     rig.until("a part to be handled", HANDLED, KILLED_AFTER).await;
     rig.inventory.kill9().await;
     let handled = rig.count(HANDLED).await;
@@ -192,6 +204,7 @@ async fn a_replay_goes_on_after_its_process_was_killed() {
     };
     let ended = eventually_named("the end of the replay", PART_TIMEOUT, ended).await;
     assert_eq!((&ended["resolved"], &ended["failed"]), (&json!(LETTERS), &json!(0)), "{ended}");
+    rig.replays_running(0).await;
 
     let replies = rig.replies().await;
     assert_eq!(replies.len(), KEYS);
