@@ -28,7 +28,7 @@ insert into balances (key, amount, messages)
     on conflict (key) do update
     set amount = balances.amount + excluded.amount, messages = balances.messages + 1;
 select outbox_append(array_agg(gen_random_uuid()), array_agg('bench.answers'::text),
-    array_agg(convert_to('key-' || n, 'UTF8')), array_agg({HEADERS}), array_agg(decode(repeat('07', 200), 'hex')))
+    array_agg(convert_to('key-' || n, 'UTF8')), array_agg({HEADERS}::text), array_agg(decode(repeat('07', 200), 'hex')))
     from generate_series(1, {batch}) n;
 commit;
 "
