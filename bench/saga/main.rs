@@ -14,8 +14,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tokio::signal::unix::{SignalKind, signal};
 use waybill_bench::{findings, progress};
+use waybill_runtime::lifecycle::Shutdown;
 
 use arguments::{Arguments, What};
 
@@ -23,10 +23,11 @@ use arguments::{Arguments, What};
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let stop = Shutdown::on_signals();
     let measured = tokio::select! {
         measured = measure(&arguments) => measured,
         // Falling out of here drops everything: processes, databases and topics go.
-        () = asked_to_stop() => Err(anyhow::anyhow!("stopped by a signal: no figures")),
+        () = stop.requested() => Err(anyhow::anyhow!("stopped by a signal: no figures")),
     };
     match measured.and_then(|json| Ok(writeln!(std::io::stdout(), "{json}")?)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,17 +51,5 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<String> {
             arguments.say(&findings::table(&figures));
             Ok(serde_json::to_string_pretty(&figures)?)
         }
-    }
-}
-
-async fn asked_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
     }
 }

@@ -4,19 +4,20 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tokio::signal::unix::{SignalKind, signal};
 use waybill_bench::arguments::Arguments;
 use waybill_bench::{progress, run, table};
+use waybill_runtime::lifecycle::Shutdown;
 
 /// Two threads: the load must not be alone on a machine where everything else runs too.
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let json = arguments.json;
+    let stop = Shutdown::on_signals();
     let measured = tokio::select! {
         measured = run::run(&arguments) => measured,
         // Falling out of here drops the system: processes, databases and topics go.
-        () = asked_to_stop() => Err(anyhow::anyhow!("stopped by a signal: no figures")),
+        () = stop.requested() => Err(anyhow::anyhow!("stopped by a signal: no figures")),
     };
     match measured {
         Err(error) => {
@@ -30,17 +31,5 @@ async fn main() -> ExitCode {
                 Err(_) => ExitCode::FAILURE,
             }
         }
-    }
-}
-
-async fn asked_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
     }
 }
