@@ -19,12 +19,13 @@
 //! | the handler wants to retry a message | rolled back and done again without it: it travels to the first retry topic, its key is parked, later messages of the key are held |
 //! | the handler rejects a message | likewise, and it becomes a dead letter and blocks its key (policy *skip*: its key goes on) |
 //! | most keys fail alike, or too much is held | [`BatchError`]: the consumer pauses and says so |
-//! | the handler faults, panics, or breaks a constraint | rolled back, then message by message, each in its own transaction; the one that fails there is rejected |
+//! | the handler faults, panics, or breaks a constraint | rolled back, then redone in halves, each in its own transaction and in order, until what fails is alone; that is rejected. One message of n costs `log2 n + 4` transactions at most, and many never more than about two each |
 //! | Postgres is away or overloaded, a lock or statement timed out, a deadlock, a missing table or partition | [`BatchError`]: the same batch again after a back-off; nothing is dead-lettered |
 
 mod appearance;
 pub(crate) mod call;
 pub(crate) mod fault;
+mod halving;
 pub(crate) mod incoming;
 mod outcome;
 mod process;
@@ -92,7 +93,7 @@ pub enum HandlerError {
     /// A statement failed. Data and constraint errors are the message's fault, all others the infrastructure's.
     #[error("a statement failed")]
     Database(#[from] sqlx::Error),
-    /// A message can not be handled: redone one by one, then a dead letter.
+    /// A message can not be handled: redone in halves until it is alone, then a dead letter.
     #[error("{0}")]
     Fault(String),
 }

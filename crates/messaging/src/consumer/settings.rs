@@ -11,7 +11,7 @@ use crate::record::Record;
 pub type DueTime = fn(&Record) -> Option<DateTime<Utc>>;
 
 /// Records of one batch: large enough that a transaction's fixed cost is spread thin, small enough that doing it again
-/// one by one takes seconds.
+/// one by one, when most of them fail, takes seconds.
 const BATCH_RECORDS_MAX: usize = 500;
 /// Bytes of one batch, so that large records do not pile up in memory. The record that reaches it is still taken.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;

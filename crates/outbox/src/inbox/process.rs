@@ -1,7 +1,7 @@
-//! One batch: all together if it can be, else one by one.
+//! One batch: all together if it can be, else in halves.
 
 use chrono::Utc;
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use tracing::Instrument as _;
 use waybill_messaging::consumer::BatchError;
 use waybill_messaging::message::Message;
@@ -10,19 +10,28 @@ use waybill_runtime::failpoints;
 
 use super::call::{handle, say};
 use super::fault::Trouble;
+use super::halving::Halving;
 use super::incoming::{Failure, Incoming, Item};
 use super::span::{batch_span, log_handled};
 use super::{Delivery, Group, Handler, store, waves};
 use crate::retry::decide::{Decision, Judgement};
 use crate::retry::settle::{self, Failed};
 
-/// How often a message was tried when it becomes a dead letter by a fault: with its batch, and alone.
+/// How often a message was tried when it becomes a dead letter by a fault: with others, and alone.
 const FAULT_ATTEMPTS: u16 = 2;
-/// How often a batch is begun again without what failed, before it is redone one by one: each time more keys are known
-/// to fail, and usually all of them the first time.
+/// How often messages are begun again together without what turns out to fail or to be parked, before they are halved:
+/// each time more keys are known to fail, and usually all of them the first time.
 const PASSES_MAX: usize = 8;
-/// How often a message alone is begun again: a fault, its second try, its burial, and a key parked meanwhile.
-const PASSES_ALONE_MAX: usize = 6;
+
+/// What came of messages that were tried together.
+enum Tried {
+    /// Each of them is settled.
+    Committed,
+    /// Rolled back: one of them is at fault, nobody knows which unless it was alone.
+    Failed { class: &'static str, why: String },
+    /// Rolled back every time: each time others failed or were parked meanwhile.
+    Unsettled,
+}
 
 pub(super) async fn batch<H: Handler>(this: &Group<H>, records: &[Record]) -> Result<(), BatchError> {
     let mut incoming = Incoming::sort(&this.handler, records)?;
@@ -32,59 +41,90 @@ pub(super) async fn batch<H: Handler>(this: &Group<H>, records: &[Record]) -> Re
     }
     let span = batch_span(this.handler.group(), &incoming.items);
     async {
-        if all(this, &mut incoming).await? {
-            return Ok(());
+        // One for all tries: each begins with one round trip, and what failed is rolled back with the next one's.
+        let mut conn = this.pool.acquire().await.map_err(BatchError::new)?;
+        match settle(this, &mut conn, &mut incoming).await? {
+            Tried::Committed => return Ok(()),
+            Tried::Failed { class, why } => {
+                tracing::warn!(
+                    class,
+                    why,
+                    "a batch failed and is redone in halves, until what fails is alone"
+                );
+            }
+            Tried::Unsettled => {}
         }
         this.outcomes.redone_batches.inc();
-        for item in incoming.items {
-            alone(this, Incoming { items: vec![item], skipped: 0 }).await?;
-        }
-        Ok(())
+        in_halves(this, &mut conn, incoming.items).await
     }
     .instrument(span)
     .await
 }
 
-/// All messages in one transaction, again without those that turn out to fail; `false` when it can not be done so.
-async fn all<H: Handler>(
+/// Messages that failed together, in ever smaller parts until what is at fault is alone and buried: in order, each part
+/// in its own transaction, none begun before the one before it is committed.
+async fn in_halves<'a, H: Handler>(
     this: &Group<H>,
+    conn: &mut PgConnection,
+    mut left: Vec<Item<'a, H::Message>>,
+) -> Result<(), BatchError> {
+    let mut halving = Halving::of(left.len());
+    while !left.is_empty() {
+        let tried = halving.next(left.len());
+        let mut rest = left.split_off(tried);
+        let mut part = Incoming { items: left, skipped: 0 };
+        let span = batch_span(this.handler.group(), &part.items);
+        match settle(this, conn, &mut part).instrument(span).await? {
+            Tried::Committed => {
+                halving.committed(tried);
+                left = rest;
+            }
+            failed => {
+                // Those that turned out to be duplicates are gone.
+                if halving.failed(part.items.len()) {
+                    found(&mut part.items, failed)?;
+                }
+                part.items.append(&mut rest);
+                left = part.items;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Notes that this message, which was tried alone, is at fault: it is not handled any more, but buried with what is tried
+/// next.
+fn found<M>(items: &mut [Item<'_, M>], failed: Tried) -> Result<(), BatchError> {
+    match (items, failed) {
+        ([item], Tried::Failed { class, why }) if item.failure.is_none() => {
+            item.failure = Some(Failure::reject(class, why, FAULT_ATTEMPTS));
+            Ok(())
+        }
+        (_, Tried::Failed { class, why }) => {
+            Err(BatchError::new(format!("a dead letter was not written because of {class}: {why}")))
+        }
+        (_, Tried::Committed | Tried::Unsettled) => {
+            Err(BatchError::new("other members parked this key again and again while it was handled"))
+        }
+    }
+}
+
+/// All of these in one transaction, again without those that turn out to fail.
+async fn settle<H: Handler>(
+    this: &Group<H>,
+    conn: &mut PgConnection,
     incoming: &mut Incoming<'_, H::Message>,
-) -> Result<bool, BatchError> {
+) -> Result<Tried, BatchError> {
     for _ in 0..PASSES_MAX {
-        match together(this, incoming).await {
-            Ok(()) => return Ok(true),
+        match together(this, conn, incoming).await {
+            Ok(()) => return Ok(Tried::Committed),
             Err(Trouble::Infrastructure(error)) => return Err(error),
             Err(Trouble::ParkedMeanwhile) => {}
             Err(Trouble::Judged(failures)) => judged(this, incoming, failures)?,
-            Err(Trouble::Message { class, why }) => {
-                tracing::warn!(class, why, "a batch failed and is redone message by message");
-                return Ok(false);
-            }
+            Err(Trouble::Message { class, why }) => return Ok(Tried::Failed { class, why }),
         }
     }
-    Ok(false)
-}
-
-/// One message in transactions of its own, so that only it can be at fault.
-async fn alone<H: Handler>(
-    this: &Group<H>,
-    mut incoming: Incoming<'_, H::Message>,
-) -> Result<(), BatchError> {
-    for _ in 0..PASSES_ALONE_MAX {
-        let span = batch_span(this.handler.group(), &incoming.items);
-        match together(this, &mut incoming).instrument(span).await {
-            Ok(()) => return Ok(()),
-            Err(Trouble::Infrastructure(error)) => return Err(error),
-            Err(Trouble::ParkedMeanwhile) => {}
-            Err(Trouble::Judged(failures)) => judged(this, &mut incoming, failures)?,
-            Err(Trouble::Message { class, why }) => {
-                for item in &mut incoming.items {
-                    item.failure = Some(Failure::reject(class, why.clone(), FAULT_ATTEMPTS));
-                }
-            }
-        }
-    }
-    Err(BatchError::new("other members parked this key again and again while it was handled"))
+    Ok(Tried::Unsettled)
 }
 
 /// Remembers what the handler said; an error when it says it of most keys.
@@ -112,10 +152,11 @@ fn judged<H: Handler>(
 /// Every message in one transaction.
 async fn together<H: Handler>(
     this: &Group<H>,
+    conn: &mut PgConnection,
     incoming: &mut Incoming<'_, H::Message>,
 ) -> Result<(), Trouble> {
     let group = this.handler.group();
-    let mut tx = this.pool.begin().await.map_err(Trouble::ours)?;
+    let mut tx = conn.begin().await.map_err(Trouble::ours)?;
     let taken = store::inbox_take_in_tx(&mut tx, group, incoming.ids(), 0, incoming.keys());
     let taken = taken.await.map_err(Trouble::ours)?;
     failpoints::reach("batch_taken");
@@ -123,6 +164,7 @@ async fn together<H: Handler>(
     let plan = incoming.plan(&this.policy, &taken.parked);
     let mut out = Vec::new();
     deliver(this, &mut tx, incoming, &plan.deliver, &mut out).await?;
+    failpoints::reach("batch_handled");
     say(this, &mut tx, &out).await?;
     let items = &incoming.items;
     let failed: Vec<Failed<'_>> = plan

@@ -6,6 +6,7 @@ mod append;
 mod backlog;
 mod dry_run;
 mod flaky;
+mod halves;
 mod inbox;
 mod kafka;
 mod ledger;
