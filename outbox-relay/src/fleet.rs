@@ -10,7 +10,7 @@ use crate::config::{Config, Database};
 use crate::metrics::Metrics;
 use crate::reload::Reload;
 use crate::status::Status;
-use crate::worker::Worker;
+use crate::worker::{Sharing, Worker};
 
 /// Names and states of the databases served, for `/ready`.
 #[derive(Clone, Default)]
@@ -39,6 +39,7 @@ struct Serving {
 pub struct Fleet {
     config: Config,
     roster: Roster,
+    sharing: Sharing,
     serving: BTreeMap<String, Serving>,
     /// Asked to end, by task: the database's name.
     leaving: HashMap<Id, String>,
@@ -52,9 +53,11 @@ impl Fleet {
     #[must_use]
     pub fn start(config: Config, roster: Roster) -> Self {
         let databases = config.databases.clone();
+        let sharing = Sharing::new(config.tuning.lease);
         let mut fleet = Self {
             config,
             roster,
+            sharing,
             serving: BTreeMap::new(),
             leaving: HashMap::new(),
             next: BTreeMap::new(),
@@ -111,7 +114,7 @@ impl Fleet {
 
     fn begin(&mut self, database: Database) {
         let shutdown = Shutdown::manual();
-        let worker = Worker::new(&self.config, &database, shutdown.clone());
+        let worker = Worker::new(&self.config, &database, shutdown.clone(), self.sharing.clone());
         tracing::info!(%database, "this database is served");
         self.roster.lock().insert(database.name.clone(), worker.status());
         let task = self.tasks.spawn(worker.run()).id();

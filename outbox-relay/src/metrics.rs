@@ -8,11 +8,12 @@ use crate::status::FaultKind;
 /// Gauges with the database's label alone, without their prefix.
 const GAUGES: [&str; 4] = ["backlog_rows", "in_flight_rows", "lease_held", "position_lag_transactions"];
 /// Counters with the database's label alone, without their prefix.
-const COUNTERS: [&str; 5] = [
+const COUNTERS: [&str; 6] = [
     "published_rows_total",
     "published_bytes_total",
     "produce_errors_total",
     "leases_total",
+    "handed_over_total",
     "positions_stored_total",
 ];
 
@@ -37,6 +38,8 @@ pub struct Metrics {
     pub lease_held: IntGauge,
     /// Leases taken.
     pub leases: IntCounter,
+    /// Leases given back so that relays hold equally many.
+    pub handed_over: IntCounter,
     /// Transactions between the stored position and the newest snapshot read.
     pub position_lag: IntGauge,
     /// Positions stored.
@@ -80,6 +83,10 @@ impl Metrics {
             ),
             lease_held: gauge("lease_held", "1 while this process holds the lease of this database."),
             leases: counter("leases_total", "Leases taken by this process."),
+            handed_over: counter(
+                "handed_over_total",
+                "Leases given back because a relay that waited held fewer databases.",
+            ),
             position_lag: gauge(
                 "position_lag_transactions",
                 "Transactions between the stored position and the newest snapshot read.",

@@ -48,6 +48,8 @@ pub enum Phase {
         /// Who holds it.
         owner: String,
     },
+    /// The lease was given back, by this relay or another, and is left to one that holds fewer databases.
+    StandingAside,
     /// It holds the lease; no broker has answered yet.
     Connecting,
     /// It holds the lease, and brokers answer or did.
@@ -121,7 +123,7 @@ impl Status {
             return;
         }
         match &phase {
-            Phase::Starting | Phase::Connecting => {}
+            Phase::Starting | Phase::StandingAside | Phase::Connecting => {}
             Phase::Standby { owner } => {
                 tracing::info!(database = self.database, owner, "another relay publishes; this one waits");
             }
@@ -146,6 +148,13 @@ impl Status {
         } else {
             Ok(())
         }
+    }
+
+    /// Whether it holds the lease and nothing keeps it from publishing.
+    #[must_use]
+    pub fn is_publishing(&self) -> bool {
+        let state = self.lock();
+        state.phase == Phase::Publishing && state.faults.is_empty()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

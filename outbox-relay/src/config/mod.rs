@@ -12,7 +12,7 @@ use waybill_runtime::config::{
 };
 
 use crate::core::flight::Limits;
-use crate::store::Bounds;
+use crate::store::{Bounds, SESSION};
 
 mod databases;
 mod file;
@@ -163,7 +163,7 @@ fn read_tuning(env: &mut Environment) -> Tuning {
 
 /// A URL as options, checked by the driver that will use it.
 fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
-    url.parse::<PgConnectOptions>().map(|options| options.application_name("outbox-relay"))
+    url.parse::<PgConnectOptions>().map(|options| options.application_name(SESSION))
 }
 
 #[cfg(test)]

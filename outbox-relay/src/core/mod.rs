@@ -9,9 +9,11 @@
 //! | [`round`] | what to read next |
 //! | [`flight`] | what is read but not yet acknowledged, and the position that may be stored |
 //! | [`lease`] | when to renew, and when to stop publishing |
+//! | [`share`] | when a database is given back for balance, and to whom |
 
 pub mod flight;
 pub mod lease;
 pub mod position;
 pub mod round;
+pub mod share;
 pub mod snapshot;

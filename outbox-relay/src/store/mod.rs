@@ -9,10 +9,12 @@ use sqlx::{AssertSqlSafe, ConnectOptions};
 mod keeper;
 mod reader;
 mod row;
+mod waiter;
 
 pub use keeper::{Grant, Keeper, KeeperError};
 pub use reader::{Bounds, MEASURE, PIECE, PIECE_SIZED, POLL, Poll, Reader, ReaderError, SETTINGS};
 pub use row::Row;
+pub use waiter::SESSION;
 
 /// How long connecting may take: a server that does not answer within this time is away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@
 
 mod publishing;
 mod reading;
+mod sharing;
 mod tenure;
 
 use std::error::Error as _;
@@ -23,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::status::{FaultKind, Phase, Status};
 use crate::store::{Grant, Keeper, KeeperError};
 use publishing::Publishing;
+pub use sharing::Sharing;
 use tenure::{End, Tenure};
 
 /// First and longest pause after a tenure ended in a fault.
@@ -38,6 +40,9 @@ pub struct Worker {
     kafka: ClientConfig,
     owner: String,
     shutdown: Shutdown,
+    sharing: Sharing,
+    /// Given back for balance, and not known yet who took it.
+    handed_over: bool,
     /// How long rows on their way are waited for at the end.
     drain: Duration,
     status: Arc<Status>,
@@ -50,9 +55,9 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// For one of the configuration's databases.
+    /// For one of the configuration's databases; `sharing` is that of all workers of the process.
     #[must_use]
-    pub fn new(config: &Config, database: &Database, shutdown: Shutdown) -> Self {
+    pub fn new(config: &Config, database: &Database, shutdown: Shutdown, sharing: Sharing) -> Self {
         let metrics = Metrics::of(&database.name);
         // Time to store the position and to close what is open.
         let closing = Duration::from_millis(1_500).min(config.shutdown_timeout / 2);
@@ -62,6 +67,8 @@ impl Worker {
             kafka: config.kafka.clone(),
             owner: config.owner.clone(),
             shutdown,
+            sharing,
+            handed_over: false,
             drain: config.shutdown_timeout.saturating_sub(closing),
             status: Arc::new(Status::new(&database.name, metrics.clone())),
             metrics,
@@ -90,18 +97,30 @@ impl Worker {
                 _ if end.progress => 0,
                 _ => self.rows_alone,
             };
-            self.shutdown.sleep(backoff.next_wait()).await;
+            // Who gives back for balance waits in line again at once.
+            self.handed_over = matches!(end.why, End::HandedOver);
+            if !self.handed_over {
+                self.shutdown.sleep(backoff.next_wait()).await;
+            }
         }
+        self.settle(None);
     }
 
     /// From connecting to the loss of the lease, a fault or the shutdown.
     async fn tenure(&mut self) -> Tenure {
-        match self.lease().await {
+        let granted = self.lease().await;
+        self.settle(None);
+        match granted {
             Ok(Some((keeper, lease, position))) => {
                 self.metrics.leases.inc();
                 self.status.enter(Phase::Connecting);
                 let tenure = Publishing::run(self, keeper, lease, position).await;
-                self.status.enter(Phase::Starting);
+                self.sharing.lost();
+                if tenure.why.is_a_fault() {
+                    self.sharing.unwell();
+                }
+                let handed_over = matches!(tenure.why, End::HandedOver);
+                self.status.enter(if handed_over { Phase::StandingAside } else { Phase::Starting });
                 tenure
             }
             Ok(None) => Tenure::before_publishing(End::Shutdown),
@@ -110,20 +129,27 @@ impl Worker {
     }
 
     /// Connects and waits for the lease; `None` when the shutdown came first.
-    async fn lease(&self) -> Result<Option<(Keeper, Lease, Position)>, KeeperError> {
+    async fn lease(&mut self) -> Result<Option<(Keeper, Lease, Position)>, KeeperError> {
         let length = self.tuning.lease;
-        let mut keeper =
-            Keeper::connect(&self.database.options, &self.database.relay, &self.owner, length).await?;
+        let (options, relay, shown) = (&self.database.options, &self.database.relay, self.sharing.shown());
+        let mut keeper = Keeper::connect(options, relay, &self.owner, length, shown).await?;
         while !self.shutdown.is_requested() {
             let asked_at = self.started.elapsed();
-            match keeper.acquire().await? {
+            match keeper.acquire(self.sharing.shown()).await? {
                 Grant::Granted { epoch, position } => {
+                    self.sharing.took();
+                    self.settle(Some(&self.owner.clone()));
                     tracing::info!(database = self.database.name, epoch, %position, "the lease is taken");
                     return Ok(Some((keeper, Lease::granted(length, epoch, asked_at), position)));
                 }
                 Grant::Held { owner } => {
                     self.status.clear(FaultKind::Postgres);
+                    self.settle(Some(&owner));
                     self.status.enter(Phase::Standby { owner });
+                }
+                Grant::Left => {
+                    self.status.clear(FaultKind::Postgres);
+                    self.status.enter(Phase::StandingAside);
                 }
             }
             self.shutdown.sleep(STANDBY_PAUSE).await;
@@ -131,10 +157,35 @@ impl Worker {
         Ok(None)
     }
 
+    /// Says who took what was given back for balance, where that was so; `None` when it will not be known.
+    fn settle(&mut self, owner: Option<&str>) {
+        if !std::mem::take(&mut self.handed_over) {
+            return;
+        }
+        self.sharing.settled(owner != Some(self.owner.as_str()));
+        let database = &self.database.name;
+        match owner {
+            None => {}
+            Some(owner) if *owner == self.owner => {
+                tracing::info!(
+                    database,
+                    "given back for balance, and nobody took it: this relay takes it again"
+                );
+            }
+            Some(owner) => tracing::info!(database, owner, "handed over for balance"),
+        }
+    }
+
+    /// A fault while the lease is held.
+    fn fault(&self, kind: FaultKind, text: &str) {
+        self.sharing.unwell();
+        self.status.fault(kind, text);
+    }
+
     /// Says why a tenure ended, where it is a fault.
     fn tell(&self, end: &Tenure) {
         let kind = match &end.why {
-            End::Shutdown => return,
+            End::Shutdown | End::HandedOver => return,
             End::LeaseLost => {
                 tracing::warn!(
                     database = self.database.name,

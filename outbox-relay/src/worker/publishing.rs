@@ -210,7 +210,7 @@ impl<'a> Publishing<'a> {
                     let text = format!(
                         "topic {topic} can not be written: {why}; nothing passes its row, it is looked for again"
                     );
-                    self.worker.status.fault(FaultKind::Topic, &text);
+                    self.worker.fault(FaultKind::Topic, &text);
                 }
                 TopicCheck::Away(_) => {}
             }
@@ -254,7 +254,10 @@ impl<'a> Publishing<'a> {
         match duty {
             Duty::StepDown => return Err(End::LeaseLost),
             Duty::Publish if !worth => {}
-            Duty::Publish | Duty::Renew => self.keep().await?,
+            Duty::Publish | Duty::Renew => {
+                let fewest = self.keep().await?;
+                self.share(fewest)?;
+            }
         }
         self.watch_kafka();
         self.measure();
@@ -273,18 +276,38 @@ impl<'a> Publishing<'a> {
         }
     }
 
-    /// Renews the lease and stores the newest acknowledged position, in one write.
-    async fn keep(&mut self) -> Result<(), End> {
+    /// Gives the database back when somebody waits for it who holds two fewer; not one that can not be published just now:
+    /// what is on its way would not land, and the other would stand before the same.
+    fn share(&self, fewest: Option<usize>) -> Result<(), End> {
+        let Some(fewest) = fewest.filter(|_| self.rows_alone == 0 && self.worker.status.is_publishing())
+        else {
+            return Ok(());
+        };
+        let Some(held) = self.worker.sharing.gives(fewest) else { return Ok(()) };
+        tracing::info!(
+            database = self.worker.database.name,
+            held,
+            fewest,
+            "given back for balance: a relay waits for it that holds fewer"
+        );
+        self.worker.metrics.handed_over.inc();
+        Err(End::HandedOver)
+    }
+
+    /// Renews the lease and stores the newest acknowledged position, in one write. Returns what the one holds that holds
+    /// the fewest of those who wait.
+    async fn keep(&mut self) -> Result<Option<usize>, End> {
         let asked_at = self.worker.started.elapsed();
         let reached = self.flight.reached().filter(|reached| **reached != self.stored).cloned();
         if reached.is_some() {
             failpoints::reach("before_position");
         }
-        match self.keeper.keep(self.lease.epoch(), reached.as_ref()).await {
-            Ok(()) => self.lease.renewed(asked_at),
+        let fewest = match self.keeper.keep(self.lease.epoch(), reached.as_ref()).await {
+            Ok(fewest) => fewest,
             Err(KeeperError::LeaseLost) => return Err(End::LeaseLost),
             Err(error) => return Err(End::Keeping(error)),
-        }
+        };
+        self.lease.renewed(asked_at);
         if let Some(reached) = reached {
             self.stored = reached;
             self.worker.metrics.positions.inc();
@@ -292,7 +315,7 @@ impl<'a> Publishing<'a> {
         }
         self.stored_at = Instant::now();
         self.rows_since_stored = 0;
-        Ok(())
+        Ok(fewest)
     }
 
     /// Notices that no broker answers, and that one does again.
@@ -303,9 +326,7 @@ impl<'a> Publishing<'a> {
             let trouble = self.landing.last_trouble();
             let why = if trouble.is_empty() { "no answer" } else { &trouble };
             let brokers = self.worker.kafka.get("bootstrap.servers").unwrap_or_default();
-            self.worker
-                .status
-                .fault(FaultKind::Kafka, &format!("no broker at {brokers} acknowledges: {why}"));
+            self.worker.fault(FaultKind::Kafka, &format!("no broker at {brokers} acknowledges: {why}"));
         } else if !down {
             self.worker.status.enter(Phase::Publishing);
             self.worker.status.clear(FaultKind::Kafka);
@@ -338,15 +359,15 @@ impl<'a> Publishing<'a> {
     async fn close(mut self, why: End) -> Tenure {
         self.pieces.receiver.close();
         let drain = match &why {
-            End::Shutdown => self.worker.drain,
+            End::Shutdown | End::HandedOver => self.worker.drain,
             End::LeaseLost | End::Delivery(_) => Duration::ZERO,
             End::Reading(_) | End::Keeping(_) | End::Row(_) | End::Producer(_) => FAULT_DRAIN,
         };
         let drained = tokio::time::timeout(drain, self.drain()).await;
-        if drained.is_err() && matches!(why, End::Shutdown) {
+        if drained.is_err() && matches!(why, End::Shutdown | End::HandedOver) {
             tracing::warn!(
                 rows = self.flight.rows(),
-                "not acknowledged in time: these rows are published again at the next start"
+                "not acknowledged in time: these rows are published again by whoever is next"
             );
         }
         if !matches!(why, End::LeaseLost | End::Keeping(_)) {

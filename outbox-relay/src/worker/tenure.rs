@@ -26,6 +26,8 @@ impl Tenure {
 pub(super) enum End {
     #[error("shutdown")]
     Shutdown,
+    #[error("given back for balance")]
+    HandedOver,
     #[error("the lease is lost")]
     LeaseLost,
     #[error("reading the outbox failed")]
@@ -38,6 +40,13 @@ pub(super) enum End {
     Row(#[source] ProducerError),
     #[error("the producer can not start")]
     Producer(#[source] ProducerError),
+}
+
+impl End {
+    /// Whether the next might end so too, whichever database is held.
+    pub(super) fn is_a_fault(&self) -> bool {
+        !matches!(self, Self::Shutdown | Self::HandedOver | Self::LeaseLost)
+    }
 }
 
 /// A delivery that failed, with the row where it was one.

@@ -22,5 +22,6 @@ mod retention;
 mod rounds;
 mod secure;
 mod setup;
+mod sharing;
 mod steady;
 mod torture;

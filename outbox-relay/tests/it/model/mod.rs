@@ -5,6 +5,7 @@ mod explore;
 mod lease;
 mod recipes;
 mod relay;
+mod share;
 mod world;
 
 use explore::{Outcome, explore, explore_two};

@@ -1,12 +1,13 @@
 //! What the writers do: early transaction ids, hot and cold aggregates, savepoints, rollbacks, two-phase commits,
 //! payloads of every size; and the strangers who leave a transaction open.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::task::JoinSet;
 use waybill_testkit::TestDatabase;
 
+use super::lag::Commits;
 use crate::setup::{Outbox, append_sized};
 
 /// Aggregates that everybody wants, then those that few want; a command locks them in ascending order.
@@ -50,7 +51,7 @@ impl Dice {
 }
 
 /// One writer: so many transactions, each of another kind.
-pub(crate) async fn write(mut connection: PgConnection, topic: String, seed: u64, transactions: u64) {
+async fn write(mut connection: PgConnection, topic: String, seed: u64, transactions: u64, commits: Commits) {
     let mut dice = Dice(seed);
     for number in 0..transactions {
         execute(&mut connection, "begin".to_owned()).await;
@@ -60,30 +61,37 @@ pub(crate) async fn write(mut connection: PgConnection, topic: String, seed: u64
         }
         let mut aggregates: Vec<i32> = (0..=dice.roll(2)).map(|_| dice.aggregate()).collect();
         aggregates.sort_unstable();
+        let mut messages = Vec::new();
         for aggregate in aggregates {
-            append_sized(&mut connection, &topic, aggregate, dice.payload_bytes()).await;
+            messages.push(append_sized(&mut connection, &topic, aggregate, dice.payload_bytes()).await);
         }
         if dice.roll(4) == 0 {
             execute(&mut connection, "savepoint inner_part".to_owned()).await;
             let nested = i32::try_from(NESTED + dice.roll(HOT)).unwrap();
-            append_sized(&mut connection, &topic, nested, dice.payload_bytes()).await;
+            let message = append_sized(&mut connection, &topic, nested, dice.payload_bytes()).await;
             let end = if dice.roll(2) == 0 { "rollback to" } else { "release" };
+            messages.extend((end == "release").then_some(message));
             execute(&mut connection, format!("{end} savepoint inner_part")).await;
         }
         tokio::time::sleep(dice.millis(6)).await;
-        finish(&mut connection, &mut dice, &format!("{topic} {seed} {number}")).await;
+        if let Some(at) = finish(&mut connection, &mut dice, &format!("{topic} {seed} {number}")).await {
+            commits.note(&messages, at);
+        }
     }
 }
 
-/// Commits, rolls back, or does either in two phases.
-async fn finish(connection: &mut PgConnection, dice: &mut Dice, name: &str) {
+/// Commits, rolls back, or does either in two phases. Returns when a commit was asked for.
+async fn finish(connection: &mut PgConnection, dice: &mut Dice, name: &str) -> Option<SystemTime> {
     let verb = if dice.roll(5) == 0 { "rollback" } else { "commit" };
-    if dice.roll(8) > 0 {
-        return execute(connection, verb.to_owned()).await;
+    let mut statement = verb.to_owned();
+    if dice.roll(8) == 0 {
+        execute(connection, format!("prepare transaction '{name}'")).await;
+        tokio::time::sleep(dice.millis(6)).await;
+        statement = format!("{verb} prepared '{name}'");
     }
-    execute(connection, format!("prepare transaction '{name}'")).await;
-    tokio::time::sleep(dice.millis(6)).await;
-    execute(connection, format!("{verb} prepared '{name}'")).await;
+    let at = SystemTime::now();
+    execute(connection, statement).await;
+    (verb == "commit").then_some(at)
 }
 
 async fn execute(connection: &mut PgConnection, statement: String) {
@@ -92,10 +100,22 @@ async fn execute(connection: &mut PgConnection, statement: String) {
 
 /// Many writers at once, each on a connection of its own.
 pub(crate) async fn writers(outbox: &Outbox, seed: u64, count: u64, transactions: u64) -> JoinSet<()> {
+    writers_noted(outbox, seed, count, transactions, &Commits::default()).await
+}
+
+/// [`writers`] whose commits are noted.
+pub(crate) async fn writers_noted(
+    outbox: &Outbox,
+    seed: u64,
+    count: u64,
+    transactions: u64,
+    commits: &Commits,
+) -> JoinSet<()> {
     let mut writers = JoinSet::new();
     for number in 0..count {
         let (connection, topic) = (outbox.connection().await, outbox.topics.full(crate::setup::TOPIC));
-        writers.spawn(write(connection, topic, seed.wrapping_mul(1_000) + number, transactions));
+        let seed = seed.wrapping_mul(1_000) + number;
+        writers.spawn(write(connection, topic, seed, transactions, commits.clone()));
     }
     writers
 }

@@ -11,11 +11,13 @@ use crate::audit::{audit, examine};
 use crate::brokers::away_for;
 use crate::setup::{Outbox, SOON, TOPIC, metric};
 
+mod lag;
 mod mix;
 mod recipes;
 
+use lag::{Commits, time_appends};
 pub(crate) use mix::writers;
-use mix::{Dice, Strangers, bulk};
+use mix::{Dice, Strangers, bulk, writers_noted};
 use recipes::{QUEUE, Recipe, Running};
 
 const WRITERS: u64 = 12;
@@ -29,20 +31,41 @@ const ROUNDS_MAX: u64 = 20;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_committed_row_comes_in_order_and_nobody_waits_for_a_stranger() {
     let outbox = Outbox::new("torture").await;
+    time_appends(&outbox.topics, TOPIC).await;
     let mut relay = outbox.relay().spawn();
     relay.wait_ready(SOON).await;
+    let alone = measured(&outbox, SEED).await;
     let strangers = Strangers::begin(&outbox).await;
+    let since = Instant::now();
+    let beside = measured(&outbox, SEED).await;
     let writers = writers(&outbox, SEED, WRITERS, TRANSACTIONS).await;
     bulk(&outbox, BULK_ROWS).await;
     writers.join_all().await;
     // While the strangers are open, everything of the others is there.
     let meanwhile = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    let open_for = since.elapsed();
     strangers.commit(&outbox).await;
     let after = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
     println!("beside the open strangers: {meanwhile:?}; after: {after:?}");
-    assert!(meanwhile.records > 50_000 + 12 * 60 / 2, "{meanwhile:?}");
+    assert!(meanwhile.records > 50_000 + 12 * 60, "{meanwhile:?}");
     assert_eq!((after.records, after.repeats), (meanwhile.records + 3, 0), "no crash, no repeat");
+
+    let alone_again = measured(&outbox, SEED).await;
+    let beside = beside.lags(&outbox.topics, TOPIC).await;
+    println!("lag beside strangers who stay open for {open_for:.1?}: {beside}");
+    for (when, commits) in [("before", alone), ("after", alone_again)] {
+        println!("lag without them, {when}: {}", commits.lags(&outbox.topics, TOPIC).await);
+    }
+    assert!(beside.percentile(99) < open_for / 2, "nobody waits for a stranger: {beside}");
+    audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
     assert_eq!(relay.terminate().await, Some(0));
+}
+
+/// Writers whose messages' lag is looked at.
+async fn measured(outbox: &Outbox, seed: u64) -> Commits {
+    let commits = Commits::default();
+    writers_noted(outbox, seed, WRITERS, TRANSACTIONS, &commits).await.join_all().await;
+    commits
 }
 
 /// Ids of the committed rows by their messages.
