@@ -7,6 +7,7 @@
 pub mod database;
 pub mod own_servers;
 pub mod polling;
+pub mod ports;
 pub mod process;
 pub mod servers;
 pub mod tokens;

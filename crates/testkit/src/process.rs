@@ -1,7 +1,6 @@
 //! Running Waybill's binaries in a test: start with an environment, wait until ready, kill, stop, go on.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::polling::eventually_named;
+use crate::ports::free_port;
 
 /// Lines of output kept for a failure's message: enough to see why, too few to fill the memory.
 const OUTPUT_LINES_MAX: usize = 200;
@@ -190,16 +190,6 @@ impl Process {
             assert!(sent.is_ok_and(|s| s.success()), "sending SIG{name} to {} ({pid})", self.builder.binary);
         }
     }
-}
-
-/// A port of loopback that was free a moment ago.
-///
-/// # Panics
-/// When the system has none.
-#[must_use]
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port of loopback");
-    listener.local_addr().expect("a bound listener has an address").port()
 }
 
 /// Path of one of Waybill's binaries.

@@ -112,7 +112,7 @@ async fn servers_that_are_away_are_waited_for_and_the_end_is_bounded() {
     let outbox = Outbox::new("kafka_away").await;
     let mut connection = outbox.connection().await;
     append(&mut connection, &outbox.topics.full(TOPIC), 1).await;
-    let nobody = format!("127.0.0.1:{}", waybill_testkit::process::free_port());
+    let nobody = format!("127.0.0.1:{}", waybill_testkit::ports::free_port());
     let mut relay = outbox
         .relay()
         .env("KAFKA_BOOTSTRAP_SERVERS", &nobody)

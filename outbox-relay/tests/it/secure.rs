@@ -11,7 +11,7 @@ use tokio::process::Command;
 use waybill_messaging::config::consumer;
 use waybill_messaging::security::Security;
 use waybill_runtime::config::Environment;
-use waybill_testkit::process::free_port;
+use waybill_testkit::ports::free_port;
 use waybill_testkit::{OwnKafka, OwnPostgres, Process, eventually};
 
 use super::setup::{Outbox, SOON, append, ask, metric};
@@ -19,7 +19,7 @@ use super::setup::{Outbox, SOON, append, ask, metric};
 const TOPIC: &str = "secure.events";
 const PASSWORD: &str = "Geheimnis-7";
 /// A broker with an authorizer and TLS starts slowly beside others that do.
-const REFUSED_WAIT: Duration = Duration::from_secs(120);
+const REFUSED_WAIT: Duration = Duration::from_secs(180);
 
 /// An authority of this test and the servers' certificate for 127.0.0.1, in a folder of their own.
 struct Certificates(PathBuf);

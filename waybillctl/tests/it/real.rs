@@ -6,13 +6,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use waybill_events::topics::topic;
 use waybill_testkit::polling::eventually_named;
-use waybill_testkit::process::free_port;
+use waybill_testkit::ports::free_port;
 use waybill_testkit::{Process, TestDatabase, TestTopics, Tokens, kafka_bootstrap};
 
 use crate::{command, golden_frame, text};
 
 /// Longest wait for a process or for a message to go round: debug builds on a busy machine.
-const WAIT: Duration = Duration::from_secs(90);
+const WAIT: Duration = Duration::from_secs(150);
 const SKU: &str = "TEA-GREEN-100";
 const PRODUCT: &str = "018f4e5c-7d1a-7c3b-9e2d-5a6b7c8d9e77";
 

@@ -8,7 +8,7 @@ use rdkafka::producer::{BaseProducer, Producer as _};
 use tokio::process::Command;
 
 use super::{Folder, Running, required, run};
-use crate::process::free_port;
+use crate::ports::free_port;
 
 /// Kafka's jars.
 const CLASS_PATH: &str = "WAYBILL_KAFKA_CLASSPATH";

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::process::Command;
 
 use super::{Folder, READY_WAIT, Running, required, run};
-use crate::process::free_port;
+use crate::ports::free_port;
 
 /// Where `initdb` and `postgres` are.
 const BIN: &str = "WAYBILL_POSTGRES_BIN";
