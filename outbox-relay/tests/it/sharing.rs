@@ -5,7 +5,7 @@ use std::time::Duration;
 use waybill_testkit::{Process, ProcessBuilder, eventually};
 
 use super::audit::{audit, audit_to_end};
-use super::setup::{Outbox, TOPIC, ask};
+use super::setup::{Outbox, TOPIC, append, ask, metric};
 use super::steady::Steady;
 
 /// Four hand-overs, each some seconds after the one before, on a slow machine.
@@ -207,4 +207,28 @@ async fn two_that_start_together_share_and_a_third_comes_and_goes() {
     written(&writers).await;
     assert_eq!(four.audited(writers).await, 0, "handed over cleanly, nothing is published twice");
     assert_eq!(second.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_not_be_published_counts_as_held_and_is_not_handed_over() {
+    let (bad, good) = (Outbox::new("share_bad").await, Outbox::new("share_good").await);
+    let mut in_bad = bad.connection().await;
+    append(&mut in_bad, &bad.topics.full("late.events"), 1).await;
+    let databases = format!("a={},b={}", bad.database.url, good.database.url);
+    let relay = || good.relay().env("OUTBOX_RELAY_DATABASES", databases.clone());
+    let mut first = relay().spawn();
+    let fault = "outbox_relay_fault{database=\"a\",kind=\"topic\"}";
+    eventually(SOON, async || (metric(&first, fault).await == 1.0).then_some(())).await;
+    eventually(SOON, async || (held(&first).await[..2] == [true, true]).then_some(())).await;
+    let mut second = relay().spawn();
+    second.wait_ready(SOON).await;
+    eventually(SOON, async || (held(&second).await[..2] == [false, true]).then_some(())).await;
+    // Mended where it was: nobody has taken it meanwhile, nothing is published twice.
+    bad.topics.add(&[("late.events", 1)]).await;
+    first.wait_ready(SOON).await;
+    assert_eq!(audit(&bad.topics, "late.events", &bad.database.pool).await.repeats, 0);
+    assert_eq!((held(&first).await[0], bad.relay_row::<i64>("epoch").await), (true, 1));
+    assert_eq!(second.terminate().await, Some(0));
+    eventually(SOON, async || (held(&first).await[..2] == [true, true]).then_some(())).await;
+    assert_eq!(first.terminate().await, Some(0));
 }
