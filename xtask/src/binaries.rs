@@ -1,4 +1,5 @@
 //! Building Waybill's programs, and where they lie.
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use crate::run;
 use crate::say;
 use crate::stop::Stop;
 
-/// The packages whose programs run in the system.
+/// The packages whose programs run in the system, each with one program of its name.
 pub(crate) const PACKAGES: [&str; 5] =
     ["waybill-orders", "waybill-inventory", "waybill-payments", "outbox-relay", "waybillctl"];
 
@@ -47,14 +48,6 @@ fn cargo_build(layout: &Layout) -> Command {
     cargo
 }
 
-/// Builds all programs together with every test: one choice of features for both, so that nothing is compiled twice.
-pub(crate) fn build_with_tests(layout: &Layout, stop: &Stop) -> Result<()> {
-    say::progress("building every program and test (the first time takes minutes) ...");
-    let mut cargo = cargo(layout);
-    cargo.args(["build", "--workspace", "--lib", "--bins", "--tests"]);
-    run::tool(&mut cargo, stop).context("could not build the programs and tests")
-}
-
 /// A cargo command in this checkout.
 pub(crate) fn cargo(layout: &Layout) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -70,4 +63,27 @@ pub(crate) fn path(layout: &Layout, binary: &str, release: bool) -> PathBuf {
 /// The folder of the built programs.
 pub(crate) fn dir(layout: &Layout, release: bool) -> PathBuf {
     layout.build.join(if release { "release" } else { "debug" })
+}
+
+/// Copies the programs that were just built for tests to [`dir_apart`].
+///
+/// Cargo has one place for a program, whatever it was built with: a build beside the tests would put one there that
+/// knows neither planted bugs nor points to crash at.
+pub(crate) fn set_apart(layout: &Layout) -> Result<()> {
+    let apart = dir_apart(layout);
+    fs::create_dir_all(&apart).with_context(|| format!("could not make the folder {}", apart.display()))?;
+    for program in PACKAGES {
+        let (from, to) = (path(layout, program, false), apart.join(program));
+        // Never written into in place: an earlier run's process may still be ending.
+        let beside = to.with_extension("new");
+        fs::copy(&from, &beside)
+            .and_then(|_| fs::rename(&beside, &to))
+            .with_context(|| format!("could not copy {} to {}", from.display(), to.display()))?;
+    }
+    Ok(())
+}
+
+/// The folder of the programs that tests start.
+pub(crate) fn dir_apart(layout: &Layout) -> PathBuf {
+    dir(layout, false).join("for-tests")
 }

@@ -32,7 +32,8 @@ pub(crate) fn tool(command: &mut Command, stop: &Stop) -> Result<()> {
 /// Runs a tool with this command's own output and returns how it ended.
 pub(crate) fn status(command: &mut Command, stop: &Stop) -> Result<ExitStatus> {
     let name = name_of(command);
-    for variable in cargo_variables() {
+    let told: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
+    for variable in cargo_variables().into_iter().filter(|variable| !told.contains(variable)) {
         command.env_remove(variable);
     }
     command.stdin(Stdio::null()).process_group(0);
@@ -115,7 +116,8 @@ mod tests {
         let script = format!("sleep 60 & echo $! > {}; wait", marker.display());
         let seen = marker.clone();
         let thread = std::thread::spawn(move || {
-            while !seen.exists() {
+            // Not just there: the shell makes the file before it writes to it.
+            while !std::fs::read_to_string(&seen).is_ok_and(|told| told.ends_with('\n')) {
                 std::thread::sleep(Duration::from_millis(10));
             }
             asker.ask();
@@ -123,7 +125,7 @@ mod tests {
         assert!(status(Command::new("sh").args(["-c", &script]), &stop).is_err());
         thread.join().unwrap();
         let child: u32 = std::fs::read_to_string(&marker).unwrap().trim().parse().unwrap();
-        let gone = ProcessId::of(child).is_none_or(|id| id.wait_gone(Duration::from_secs(5)));
+        let gone = ProcessId::of(child).is_none_or(|id| id.wait_gone(Duration::from_secs(60)));
         assert!(gone, "the tool's own child was ended too");
         std::fs::remove_file(marker).unwrap();
     }

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test, with one Kafka and one Postgres for the whole run, never the development ones.
 use std::ffi::OsString;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{ArgMatches, Command as Line};
@@ -15,7 +16,16 @@ use crate::servers::{self, Addresses, Context, KAFKA, KAFKA_VARIABLE, POSTGRES, 
 use crate::state::{Board, Phase};
 use crate::stop::{Stop, Stopped};
 use crate::supervisor::Supervisor;
-use crate::{binaries, down, run};
+use crate::{binaries, down, run, say};
+
+mod side_by_side;
+mod suites;
+mod summary;
+
+use suites::Suite;
+
+/// How cargo ends when tests failed.
+const FAILED: u8 = 101;
 
 /// Arguments of `test`.
 #[derive(Debug)]
@@ -69,58 +79,76 @@ fn with_servers(context: Context<'_>, args: &TestArgs) -> Result<ExitCode> {
     let sources = Sources::own();
     let more = [Need::Compilers, Need::Python, Need::Kcat, Need::Psql, Need::Faketime, Need::Openssl];
     servers::ensure_prerequisites(context.layout, &sources, &more, context.stop)?;
-    let addresses = std::thread::scope(|scope| {
+    let (addresses, suites) = std::thread::scope(|scope| {
         let servers = scope.spawn(|| servers::start(context, &sources, Tuning::Tests));
-        let built = match args.args.is_empty() {
-            true => binaries::build_with_tests(context.layout, context.stop),
-            false => binaries::build_for_tests(context.layout, context.stop),
-        };
+        let built = build(context, args);
         if built.is_err() {
             context.stop.ask();
         }
         let servers = servers.join().unwrap_or_else(|_| bail!("the thread that starts the servers failed"));
-        built.and(servers)
+        let suites = built?;
+        servers.map(|addresses| (addresses, suites))
     })?;
     context.board.change(|state| state.phase = Phase::Ready)?;
-    for selection in selections(&args.args) {
-        let status =
-            run::status(cargo_test(context, &addresses, &selection)?.envs(args.told.clone()), context.stop)?;
-        if !status.success() {
-            let code = status.code().and_then(|code| u8::try_from(code).ok());
-            return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    let mut variables = variables(context, &addresses)?;
+    variables.extend(args.told.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))));
+    if suites.is_empty() { selected(context, args, variables) } else { all(context, &suites, &variables) }
 }
 
-/// The cargo runs: all of the workspace (documentation first, so that the output ends with the real tests' summary),
-/// or what the arguments select.
-fn selections(args: &[OsString]) -> Vec<Vec<OsString>> {
-    let of = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
-    if args.is_empty() {
-        return vec![
-            of(&["--workspace", "--doc"]),
-            of(&["--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"]),
-        ];
-    }
+/// Builds what the tests start, and all tests too unless some were selected: those cargo builds itself, and there are
+/// no suites. The programs lie apart from then on: a build beside the run does not exchange them.
+fn build(context: Context<'_>, args: &TestArgs) -> Result<Vec<Suite>> {
+    let (layout, stop) = (context.layout, context.stop);
+    let suites = if args.args.is_empty() {
+        suites::build(layout, &context.instance.log("build-messages"), stop)?
+    } else {
+        binaries::build_for_tests(layout, stop)?;
+        Vec::new()
+    };
+    binaries::set_apart(layout)?;
+    Ok(suites)
+}
+
+/// Every suite, two at a time, and the table of them.
+fn all(context: Context<'_>, suites: &[Suite], variables: &[(OsString, OsString)]) -> Result<ExitCode> {
+    let began = Instant::now();
+    let outcomes = side_by_side::run(suites, variables, &context.instance.logs(), context.stop)?;
+    say::answer(&format!("\n{}", summary::table(&outcomes, began.elapsed())));
+    let passed = outcomes.len() == suites.len() && outcomes.iter().all(summary::Outcome::passed);
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// What the arguments select, by cargo itself.
+fn selected(context: Context<'_>, args: &TestArgs, variables: Vec<(OsString, OsString)>) -> Result<ExitCode> {
+    let mut cargo = binaries::cargo(context.layout);
+    let status = run::status(cargo.arg("test").args(selection(&args.args)).envs(variables), context.stop)?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Arguments for cargo: of the whole workspace unless they name packages.
+fn selection(args: &[OsString]) -> Vec<OsString> {
     let names_packages = args.iter().take_while(|arg| *arg != "--").any(|arg| {
         arg.to_str()
             .is_some_and(|arg| arg.starts_with("-p") || arg.starts_with("--package") || arg == "--workspace")
     });
-    let workspace = if names_packages { Vec::new() } else { of(&["--workspace"]) };
-    vec![workspace.into_iter().chain(args.iter().cloned()).collect()]
+    let workspace = (!names_packages).then(|| OsString::from("--workspace"));
+    workspace.into_iter().chain(args.iter().cloned()).collect()
 }
 
-fn cargo_test(context: Context<'_>, addresses: &Addresses, selection: &[OsString]) -> Result<Command> {
-    let mut cargo = binaries::cargo(context.layout);
-    cargo.arg("test").args(selection);
-    cargo.env(POSTGRES_VARIABLE, &addresses.postgres).env(KAFKA_VARIABLE, &addresses.kafka);
-    cargo.env("WAYBILL_BIN_DIR", binaries::dir(context.layout, false));
-    cargo.envs(servers::programs(context)?);
-    Ok(cargo)
+/// What tests read: where the servers answer, where programs are.
+fn variables(context: Context<'_>, addresses: &Addresses) -> Result<Vec<(OsString, OsString)>> {
+    let mut variables: Vec<(OsString, OsString)> = vec![
+        (POSTGRES_VARIABLE.into(), addresses.postgres.clone().into()),
+        (KAFKA_VARIABLE.into(), addresses.kafka.clone().into()),
+        ("WAYBILL_BIN_DIR".into(), binaries::dir_apart(context.layout).into()),
+    ];
+    let programs = servers::programs(context)?;
+    variables.extend(programs.map(|(name, value)| (name.into(), value)));
+    Ok(variables)
 }
 
-/// Says nothing on success, so that cargo's own summary stays the last word.
+/// Says nothing on success, so that the tests' own summary stays the last word.
 pub(crate) fn stop_servers(context: Context<'_>) -> Result<()> {
     context.supervisor.stop(&[KAFKA, POSTGRES], || context.stop.insisted());
     context.supervisor.join();
@@ -144,11 +172,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_select_and_none_means_everything() {
-        assert_eq!(selections(&[]).len(), 2);
-        let selected = selections(&["-p".into(), "waybill-orders".into()]);
-        assert_eq!(selected, [["-p", "waybill-orders"].map(OsString::from).to_vec()]);
-        let by_name = selections(&["place_order".into(), "--".into(), "-p".into()]);
-        assert_eq!(by_name[0][0], "--workspace");
+    fn arguments_select_from_the_workspace_unless_they_name_packages() {
+        let by_package = ["-p", "waybill-orders"].map(OsString::from);
+        assert_eq!(selection(&by_package), by_package);
+        let by_name = ["place_order", "--", "-p"].map(OsString::from);
+        assert_eq!(selection(&by_name)[0], "--workspace");
+        assert_eq!(selection(&by_name)[1..], by_name);
     }
 }

@@ -7,7 +7,7 @@ use crate::instance::tests::scratch;
 use crate::state::State;
 
 /// How long a test waits for something that should happen at once, in seconds.
-const WAIT_S: u64 = 10;
+const WAIT_S: u64 = 60;
 
 fn stand_in(instance: &Instance, name: &str, script: &str, stop_timeout: Duration) -> Spec {
     let program = Program {
