@@ -190,7 +190,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
     ///
     /// # Errors
     /// Any [`SagaError`]; nothing has happened once the caller rolls back. [`SagaError::UnknownVersion`] and the faults
-    /// concern one instance: a consumer repeats its batch message by message to find it.
+    /// concern one instance: a consumer repeats its batch in halves to find it.
     pub async fn advance(
         &self,
         conn: &mut PgConnection,

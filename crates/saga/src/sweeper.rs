@@ -135,6 +135,7 @@ where
     let advanced = runner.advance(&mut tx, due, &mut out).await?;
     if fired > 0 {
         apply.apply(&mut tx, &advanced, &mut out).await?;
+        failpoints::reach("deadlines_applied");
         append(&mut tx, topic_prefix, &out).await?;
         failpoints::reach("deadlines_said");
     }

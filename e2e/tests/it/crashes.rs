@@ -4,19 +4,39 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use reqwest::Client;
+use serde_json::{Value, json};
 
 use crate::faults::HASTY;
 use crate::invariants;
+use crate::journal::Accepted;
 use crate::load::{self, Load};
 use crate::shop::Shop;
-use crate::system::{Service, System};
+use crate::system::{READY_TIMEOUT, Service, System};
 
-/// A batch of replies: `begin`, inbox, sagas loaded, saved with their log, outbox, `commit`, offsets. Each place lies
-/// between two of them; the second time it is come to, so that a batch has gone well before.
-const BATCH: [&str; 5] =
-    ["batch_taken:2", "saga_loaded:2", "saga_saved:2", "batch_said:2", "batch_committed:2"];
-/// A sweep of deadlines: taken, sagas loaded and saved (as above), outbox, `commit`.
-const SWEEP: [&str; 3] = ["deadlines_taken", "deadlines_said", "deadlines_committed"];
+/// A batch of replies: `begin`, inbox, sagas loaded, saved with their log, orders locked, saved, outbox, `commit`,
+/// offsets. Each place lies between two of them; the second time it is come to, so that a batch has gone well before.
+const BATCH: [&str; 8] = [
+    "batch_taken:2",
+    "saga_loaded:2",
+    "saga_saved:2",
+    "orders_locked:2",
+    "orders_saved:2",
+    "batch_handled:2",
+    "batch_said:2",
+    "batch_committed:2",
+];
+/// How many members die beside each other: fewer than partitions of a topic, so that each gets one.
+const CRASHES_AT_ONCE: usize = 4;
+/// The same of a participant's batch, whose handler has statements of its own.
+const PARTICIPANT: [&str; 4] = ["batch_taken:2", "batch_handled:2", "batch_said:2", "batch_committed:2"];
+/// A sweep of deadlines: taken, sagas loaded and saved (as above), orders likewise, outbox, `commit`.
+const SWEEP: [&str; 4] = ["deadlines_taken", "deadlines_applied", "deadlines_said", "deadlines_committed"];
+/// A cancel of a confirmed order: saga loaded, its log saved, order locked, saved, second saga started, outbox, `commit`.
+const CANCEL: [&str; 6] =
+    ["saga_loaded", "saga_saved", "orders_locked", "orders_saved", "saga_started", "cancel_said"];
+/// Both commands after their commit: nobody was told.
+const UNANSWERED: [&str; 2] = ["cancel_committed", "order_placed"];
 /// Longest wait for a process to come to its place: it starts, joins its group beside others that die, gets partitions.
 const CRASH_TIMEOUT: Duration = Duration::from_secs(120);
 /// Orders whose provider answers later than hasty sagas wait: each lets deadlines fire.
@@ -29,7 +49,9 @@ async fn orders_may_die_between_any_two_statements_of_a_batch_of_replies() {
     let system = System::start("e2e_crash_batch").await;
     load::stock_up(&Shop::new(&system)).await;
     let load = Load::start(&system, load::seed());
-    crash_at(&system, Service::Orders, &BATCH).await;
+    for places in BATCH.chunks(CRASHES_AT_ONCE) {
+        crash_at(&system, Service::Orders, places).await;
+    }
     invariants::hold(&system, &load.stop().await).await;
 }
 
@@ -63,12 +85,77 @@ async fn participants_may_die_before_inside_and_after_the_commit_of_a_batch() {
     let system = System::start("e2e_crash_participants").await;
     load::stock_up(&Shop::new(&system)).await;
     let load = Load::start(&system, load::seed());
-    let places = [BATCH[0], BATCH[3], BATCH[4]];
     tokio::join!(
-        crash_at(&system, Service::Inventory, &places),
-        crash_at(&system, Service::Payments, &places)
+        crash_at(&system, Service::Inventory, &PARTICIPANT),
+        crash_at(&system, Service::Payments, &PARTICIPANT)
     );
     invariants::hold(&system, &load.stop().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_may_die_between_any_two_statements_of_a_cancel_and_before_an_answer() {
+    let system = System::start("e2e_crash_commands").await;
+    let shop = Shop::new(&system);
+    shop.product("tea", 700, 1_000).await;
+    let cancels = [&CANCEL[..], &UNANSWERED[..1]].concat();
+    let ids = join_all(cancels.iter().map(|_| shop.order(&[("tea", 1)], "tok_approve"))).await;
+    join_all(ids.iter().map(|id| system.place_order_saga_becomes(id, "completed"))).await;
+
+    // All is at rest, so each member comes to its place by its own request only.
+    let (before_commit, after_commit) = ids.split_at(CANCEL.len());
+    join_all(CANCEL.iter().zip(before_commit).map(|(place, id)| {
+        dies_unanswered(&system, place, &shop.customer, format!("/api/v1/orders/{id}/cancel"), None)
+    }))
+    .await;
+    for id in before_commit {
+        assert_eq!(shop.becomes(id, "CONFIRMED").await["version"], 2, "nothing of the cancel was kept");
+    }
+    let wish =
+        json!({"lines": [{"sku": "tea", "quantity": 1}], "currency": "EUR", "payment_token": "tok_approve"});
+    let (key, cancelled) = ("its-answer-was-lost", format!("/api/v1/orders/{}/cancel", after_commit[0]));
+    dies_unanswered(&system, UNANSWERED[0], &shop.customer, cancelled, None).await;
+    let placed = Some((key, &wish));
+    dies_unanswered(&system, UNANSWERED[1], &shop.customer, "/api/v1/orders".to_owned(), placed).await;
+
+    let answer = load::placed(&shop.client, &system.orders.url, &shop.customer, key, &wish).await;
+    shop.becomes(&after_commit[0], "CANCELLED").await;
+    for id in &ids {
+        let (status, body) = shop.cancel(id).await;
+        assert!(status.is_success(), "{status}: {body}");
+        shop.becomes(id, "CANCELLED").await;
+    }
+    let mut accepted = shop.accepted();
+    accepted.push(Accepted::new(&shop.customer, key, wish, answer));
+    invariants::hold(&system, &accepted).await;
+    let orders: i64 =
+        sqlx::query_scalar("select count(*) from orders").fetch_one(&system.orders_db.pool).await.unwrap();
+    assert_eq!(orders, ids.len() as i64 + 1, "the lost answer's order is there once");
+}
+
+/// Sends a command to a process of orders that dies at this place of it: no answer.
+async fn dies_unanswered(
+    system: &System,
+    place: &str,
+    customer: &str,
+    path: String,
+    body: Option<(&str, &Value)>,
+) {
+    let mut member = system.member_that_crashes(Service::Orders, place);
+    member.wait_ready(READY_TIMEOUT).await;
+    let post = Client::new().post(format!("{}{path}", member.url)).bearer_auth(customer);
+    let post = match body {
+        Some((key, body)) => post.header("Idempotency-Key", key).json(body),
+        None => post,
+    };
+    let answer = post.send().await;
+    assert!(answer.is_err(), "{place}: {answer:?}");
+    assert_eq!(
+        member.wait_exit(CRASH_TIMEOUT).await,
+        None,
+        "{place}: a signal ends it:\n{}",
+        member.output()
+    );
+    println!("orders killed at {place}");
 }
 
 /// One more member of the group for each place, all at once; each dies there, and what it held goes to those who live.

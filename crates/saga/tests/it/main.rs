@@ -13,6 +13,7 @@ mod exploration;
 mod operating;
 mod runner;
 mod sagas;
+mod starting;
 mod statements;
 mod stories;
 mod sweeping;

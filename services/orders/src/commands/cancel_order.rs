@@ -8,6 +8,7 @@ use waybill_events::OrderId;
 use waybill_messaging::envelope::Cause;
 use waybill_messaging::message::Message;
 use waybill_outbox::append;
+use waybill_runtime::failpoints;
 use waybill_saga::{Advanced, Input};
 
 use super::locked_orders::LockedOrders;
@@ -64,6 +65,8 @@ pub async fn cancel_order(context: &Context, command: CancelOrder) -> Result<Can
     let cancelled = cancel_in_tx(context, &mut transaction, &command).await?;
     if matches!(cancelled, Cancelled::Accepted(_)) {
         transaction.commit().await?;
+        // Not answered yet.
+        failpoints::reach("cancel_committed");
     }
     Ok(cancelled)
 }
@@ -106,6 +109,7 @@ async fn cancel_in_tx(
     let progress = Progress { place: &advanced, cancel: &[] };
     orders_follow(&context.sagas, conn, progress, now, &mut out).await?;
     append::append(conn, &context.topic_prefix, &out).await?;
+    failpoints::reach("cancel_said");
     let placed = store::orders::order_find(conn, command.id, command.viewer).await?;
     placed.map(Cancelled::Accepted).ok_or(CommandError::OrderMissing { order: id })
 }

@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 use waybill_messaging::envelope::Cause;
 use waybill_messaging::message::Message;
+use waybill_runtime::failpoints;
 
 use super::{CommandError, announce};
 use crate::domain::order::{Order, OrderEvent, Refused};
@@ -28,6 +29,7 @@ impl LockedOrders {
     ) -> Result<Self, CommandError> {
         let ids: Vec<Uuid> = ids.iter().copied().collect();
         let locked = store::orders::orders_lock(conn, &ids).await?;
+        failpoints::reach("orders_locked");
         let orders = locked.into_iter().map(|order| (order.id.as_uuid(), order)).collect();
         Ok(Self { orders, changed: BTreeSet::new(), now })
     }
@@ -63,6 +65,9 @@ impl LockedOrders {
     pub(super) async fn save(self, conn: &mut PgConnection) -> Result<(), CommandError> {
         let changed: Vec<&Order> = self.changed.iter().filter_map(|id| self.orders.get(id)).collect();
         store::orders::orders_save(conn, &changed).await?;
+        if !changed.is_empty() {
+            failpoints::reach("orders_saved");
+        }
         changed.iter().for_each(|order| metrics::changed_to(order.state.status()));
         Ok(())
     }

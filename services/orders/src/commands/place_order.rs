@@ -15,6 +15,7 @@ use waybill_http::ApiError;
 use waybill_http::idempotency::{StoredResponse, key_replay};
 use waybill_messaging::envelope::Cause;
 use waybill_outbox::append::AppendArrays;
+use waybill_runtime::failpoints;
 use waybill_saga::{Sequences, Started};
 use waybill_telemetry::trace::TraceContext;
 
@@ -140,6 +141,8 @@ impl NewOrder {
         let placement = Placement { claim, answer, placed, saga, messages, prices };
         let placing = order_place(conn, placement).await?;
         if placing == Placing::Placed {
+            // Not answered yet.
+            failpoints::reach("order_placed");
             metrics::changed_to(placed.order.state.status());
         }
         Ok(placing)
