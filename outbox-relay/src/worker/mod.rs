@@ -4,6 +4,7 @@
 //! crashed may give out again the transaction ids of which nothing durable speaks, and then only its stored position
 //! is right (`tests/it/model` shows the row that is lost otherwise).
 
+mod on_its_way;
 mod publishing;
 mod reading;
 mod sharing;

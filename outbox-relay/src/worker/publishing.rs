@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use waybill_runtime::failpoints;
 
 use super::Worker;
+use super::on_its_way::OnItsWay;
 use super::reading::{self, Pieces, ReadPiece};
 use super::tenure::{End, ReadingError, Refused, Tenure};
 use crate::core::flight::{Flight, Piece};
@@ -24,26 +25,12 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const ROWS_BETWEEN_LOOKS: usize = 256;
 /// Rows that are worth a write of the position; fewer wait for the next renewal of the lease.
 const ROWS_WORTH_A_WRITE: usize = 500;
-/// Kafka counts as away when the oldest piece waits longer.
-const ACKNOWLEDGEMENT_SLOW: Duration = Duration::from_secs(5);
 /// A producer without a connection for longer than this is a fault; less is how long connecting takes.
 const CONNECTING_SLOW: Duration = Duration::from_secs(2);
 /// Pause between two questions for a missing topic, or for a broker that does not answer.
 const QUESTION_PAUSE: Duration = Duration::from_secs(1);
 /// After a fault of Postgres: how long acknowledgements are waited for, which saves repeats.
 const FAULT_DRAIN: Duration = Duration::from_secs(1);
-
-/// A piece handed over.
-struct OnItsWay {
-    number: u64,
-    slot: usize,
-    ids: Vec<i64>,
-    /// Rows handed over; less than all only when the tenure ends in the middle.
-    sent: usize,
-    bytes: usize,
-    oldest_us: i64,
-    since: Instant,
-}
 
 /// One tenure's publishing.
 pub(super) struct Publishing<'a> {
@@ -154,15 +141,7 @@ impl<'a> Publishing<'a> {
         }
         let slot = usize::try_from(number % self.landing.slots() as u64).unwrap_or_default();
         self.landing.begin(slot, rows.len());
-        self.on_its_way.push_back(OnItsWay {
-            number,
-            slot,
-            ids: rows.iter().map(Row::id).collect(),
-            sent: 0,
-            bytes,
-            oldest_us: rows.iter().map(Row::created_at_us).min().unwrap_or_default(),
-            since: Instant::now(),
-        });
+        self.on_its_way.push_back(OnItsWay::begin(number, slot, &rows, bytes));
         for (place, row) in rows.iter().enumerate() {
             if place % ROWS_BETWEEN_LOOKS == 0 {
                 tokio::task::yield_now().await;
@@ -265,6 +244,7 @@ impl<'a> Publishing<'a> {
     }
 
     fn take_landed(&mut self) {
+        let before = self.on_its_way.len();
         while let Some(oldest) = self.on_its_way.front().filter(|oldest| self.landing.landed(oldest.slot)) {
             self.flight.landed(oldest.number);
             self.rows_since_stored += oldest.ids.len();
@@ -273,6 +253,10 @@ impl<'a> Publishing<'a> {
             self.on_its_way.pop_front();
             self.progress = true;
             self.worker.status.clear(FaultKind::Delivery);
+        }
+        let anew = self.on_its_way.len() < before;
+        if let Some(oldest) = self.on_its_way.front_mut() {
+            oldest.look(&self.landing, anew);
         }
     }
 
@@ -321,8 +305,8 @@ impl<'a> Publishing<'a> {
     /// Notices that no broker answers, and that one does again.
     fn watch_kafka(&mut self) {
         let down = self.landing.brokers_down();
-        let slow = self.on_its_way.front().filter(|oldest| oldest.since.elapsed() > ACKNOWLEDGEMENT_SLOW);
-        if slow.is_some_and(|oldest| oldest.sent > 0) || (down && self.began.elapsed() > CONNECTING_SLOW) {
+        let still = self.on_its_way.front().is_some_and(OnItsWay::stands_still);
+        if still || (down && self.began.elapsed() > CONNECTING_SLOW) {
             let trouble = self.landing.last_trouble();
             let why = if trouble.is_empty() { "no answer" } else { &trouble };
             let brokers = self.worker.kafka.get("bootstrap.servers").unwrap_or_default();
