@@ -13,6 +13,8 @@ use crate::servers::{postgres_url, url_for};
 const POOL_CONNECTIONS_MAX: u32 = 8;
 /// Characters of the hint kept in the name: PostgreSQL cuts names at 63 bytes, and the suffix must survive.
 const HINT_CHARS_MAX: usize = 24;
+/// How long a test waits for a connection: the machine may be busy with other tests.
+const ACQUIRE_WAIT: Duration = Duration::from_secs(60);
 /// How long the end of a test waits for its database to be dropped; a database left over harms nobody.
 const DROP_WAIT: Duration = Duration::from_secs(5);
 
@@ -52,7 +54,7 @@ impl TestDatabase {
         let url = url_for(server, &name);
         let pool = PgPoolOptions::new()
             .max_connections(POOL_CONNECTIONS_MAX)
-            .acquire_timeout(Duration::from_secs(10))
+            .acquire_timeout(ACQUIRE_WAIT)
             .connect_lazy(&url)
             .unwrap_or_else(|e| panic!("the URL of database {name} is not usable: {e}"));
         TestDatabase { url, pool, name, server: server.to_owned() }

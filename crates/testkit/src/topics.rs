@@ -15,7 +15,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::servers::kafka_bootstrap;
 
 /// Longest wait for one answer of the broker about topics or one delivery.
-const BROKER_WAIT: Duration = Duration::from_secs(20);
+const BROKER_WAIT: Duration = Duration::from_secs(60);
 /// How often `read_all` looks at its condition while no record comes.
 const READ_PAUSE: Duration = Duration::from_millis(100);
 
@@ -133,7 +133,7 @@ impl TestTopics {
     /// Returns partition and offset.
     ///
     /// # Panics
-    /// When the broker does not take it within 20 s.
+    /// When the broker does not take it within a minute.
     pub async fn produce(
         &self,
         name: &str,
@@ -176,9 +176,11 @@ impl TestTopics {
                 records.len(),
                 records.last()
             );
-            if let Ok(received) = tokio::time::timeout(READ_PAUSE, consumer.recv()).await {
-                let message = received.unwrap_or_else(|e| panic!("reading {topic}: {e}"));
-                records.push(owned(&message));
+            // A broker that is away, or does not know a new partition yet, is asked again.
+            match tokio::time::timeout(READ_PAUSE, consumer.recv()).await {
+                Ok(Ok(message)) => records.push(owned(&message)),
+                Ok(Err(_)) => tokio::time::sleep(READ_PAUSE).await,
+                Err(_) => {}
             }
         }
         records
@@ -195,7 +197,10 @@ impl TestTopics {
         let reading = async {
             let mut records = Vec::new();
             while !ends.is_empty() {
-                let message = consumer.recv().await.unwrap_or_else(|e| panic!("reading {topic}: {e}"));
+                let Ok(message) = consumer.recv().await else {
+                    tokio::time::sleep(READ_PAUSE).await;
+                    continue;
+                };
                 if ends.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
                     ends.remove(&message.partition());
                 }
@@ -258,18 +263,30 @@ fn reader(bootstrap: &str, topic: &str) -> StreamConsumer {
         .set("fetch.wait.max.ms", "20")
         .create()
         .expect("a consumer for KAFKA_BOOTSTRAP_SERVERS");
-    let metadata = consumer.fetch_metadata(Some(topic), BROKER_WAIT).expect("Kafka's metadata");
-    let mut assignment = TopicPartitionList::new();
-    for found in metadata.topics() {
-        for partition in found.partitions() {
-            assignment
-                .add_partition_offset(topic, partition.id(), Offset::Beginning)
-                .expect("the beginning is a valid offset");
+    let started = Instant::now();
+    let assignment = loop {
+        let assignment = from_beginning(&consumer, topic);
+        if assignment.count() > 0 {
+            break assignment;
         }
-    }
-    assert!(assignment.count() > 0, "{topic} does not exist: make it with TestTopics::create");
+        // Who answers for a topic that was made a moment ago may not know it yet.
+        assert!(started.elapsed() < BROKER_WAIT, "{topic} does not exist: make it with TestTopics::create");
+        std::thread::sleep(READ_PAUSE);
+    };
     consumer.assign(&assignment).expect("assigning partitions");
     consumer
+}
+
+/// Every partition of the topic that the brokers know, from its beginning.
+fn from_beginning(consumer: &StreamConsumer, topic: &str) -> TopicPartitionList {
+    let metadata = consumer.fetch_metadata(Some(topic), BROKER_WAIT).expect("Kafka's metadata");
+    let mut assignment = TopicPartitionList::new();
+    for partition in metadata.topics().iter().flat_map(|found| found.partitions()) {
+        assignment
+            .add_partition_offset(topic, partition.id(), Offset::Beginning)
+            .expect("the beginning is a valid offset");
+    }
+    assignment
 }
 
 /// The end of each partition that holds anything.

@@ -11,7 +11,7 @@ use crate::shop::Shop;
 use crate::system::{Service, System};
 
 /// Longest wait until what the bug did has settled and is seen.
-const SEEN_TIMEOUT: Duration = Duration::from_secs(90);
+const SEEN_TIMEOUT: Duration = Duration::from_secs(150);
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Above the interval in which a consumer commits what it has stored.
 const COMMITTED: Duration = Duration::from_millis(2_500);

@@ -14,7 +14,7 @@ use crate::system::System;
 
 /// Topics that somebody reads.
 const READ: [&str; 4] = ["inventory.commands", "inventory.events", "payments.commands", "payments.events"];
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often every record is repeated while orders come in.
 const REPEATS: usize = 3;
 /// How long a participant stands still: longer than hasty sagas wait for it, shorter than its group does (6 s).

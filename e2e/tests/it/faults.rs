@@ -15,7 +15,7 @@ use crate::shop::Shop;
 use crate::system::{Service, System};
 
 /// Longest wait for one step of a fault.
-const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+const STEP_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often everything is killed.
 const KILL_ROUNDS: usize = 3;
 /// How often every session is cut.

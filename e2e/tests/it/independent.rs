@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::shop::Shop;
 use crate::system::System;
 
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_avro_implementation_reads_our_topics() {

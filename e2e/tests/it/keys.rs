@@ -18,7 +18,7 @@ use crate::shop::Shop;
 use crate::system::{Service, System};
 
 /// Longest wait for one step.
-const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+const STEP_TIMEOUT: Duration = Duration::from_secs(120);
 /// Requests with one key at the same time.
 const AT_ONCE: usize = 50;
 /// Requests at the same time for two connections.

@@ -16,7 +16,7 @@ const SETTINGS: [(&str, &str); 2] = [
     ("WAYBILL_RETRY_DELAYS_MS", "300,600,900"),
 ];
 const LOAD: Duration = Duration::from_secs(3);
-const STEP_TIMEOUT: Duration = Duration::from_secs(90);
+const STEP_TIMEOUT: Duration = Duration::from_secs(150);
 /// A replayed message lets its order go on to the next one that fails.
 const REPLAYS_MAX: usize = 6;
 

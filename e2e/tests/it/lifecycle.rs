@@ -7,7 +7,7 @@ use waybill_testkit::Process;
 use crate::shop::Shop;
 use crate::system::System;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_mistake_in_the_configuration_is_named_at_once() {

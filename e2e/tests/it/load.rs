@@ -22,9 +22,9 @@ const PAUSE_MS_MAX: u64 = 300;
 /// Longest that one request is waited for before it is sent again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest that a customer tries: several restarts of a debug build on a busy machine.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(150);
 /// Pause between two tries.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// What is sold: (SKU, price, pieces); of the last there is too little.
 pub(crate) const GOODS: [(&str, i64, i64); 4] =
     [("tea", 700, 100_000), ("mate", 1_250, 100_000), ("cocoa", 90, 100_000), ("rare", 9_999, 25)];

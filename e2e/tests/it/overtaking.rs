@@ -15,7 +15,7 @@ use crate::shop::Shop;
 use crate::system::System;
 
 const TOPIC: &str = "inventory.commands";
-const STEP_TIMEOUT: Duration = Duration::from_secs(90);
+const STEP_TIMEOUT: Duration = Duration::from_secs(150);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_release_may_overtake_its_reserve() {

@@ -14,7 +14,7 @@ use crate::system::{Service, System};
 
 /// What these records say they come from: nothing of ours, so that nobody looks for their outbox rows.
 const FOREIGN_SOURCE: &str = "/elsewhere";
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
 /// Resident memory of a service under load with these records in its topics; the bound promised is 128 MiB.
 const MEMORY_BYTES_MAX: f64 = 128.0 * 1024.0 * 1024.0;
 /// Largest value that a dead letter's mirror carries (what fits into the outbox).

@@ -23,9 +23,9 @@ use crate::system::{System, Verified};
 const TOPICS: [&str; 5] =
     ["orders.events", "inventory.commands", "inventory.events", "payments.commands", "payments.events"];
 /// Longest wait for one answer of the broker.
-const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
+const BROKER_TIMEOUT: Duration = Duration::from_secs(90);
 /// Longest wait until all that is old is dropped.
-const DROP_TIMEOUT: Duration = Duration::from_secs(60);
+const DROP_TIMEOUT: Duration = Duration::from_secs(120);
 /// How old the story becomes: its outbox may be dropped, its records not yet (7 days for commands).
 const DAYS: u32 = 5;
 /// Longer than any topic keeps its records.

@@ -24,7 +24,7 @@ const SETTINGS: [(&str, &str); 4] = [
 /// Longest that a runbook may take: each of Kafka's tools starts a Java machine.
 const RUNBOOK_TIMEOUT: Duration = Duration::from_secs(300);
 /// Longest wait for what an order leads to.
-const STEP_TIMEOUT: Duration = Duration::from_secs(90);
+const STEP_TIMEOUT: Duration = Duration::from_secs(150);
 /// Kafka's tools by the names of their scripts.
 const TOOLS: [(&str, &str); 4] = [
     ("kafka-console-consumer.sh", "org.apache.kafka.tools.consumer.ConsoleConsumer"),

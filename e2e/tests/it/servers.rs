@@ -26,7 +26,7 @@ const AWAY: Duration = Duration::from_secs(24);
 const PAUSE: Duration = Duration::from_millis(800);
 /// Placements until the backlog must have been seen to be full: it is looked at once a second.
 const PLACEMENTS_MAX: usize = 3_000;
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_may_be_restarted_under_load_and_kafka_may_be_away() {

@@ -1,7 +1,7 @@
 //! What customers and staff do over HTTP.
 
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
@@ -9,10 +9,11 @@ use uuid::Uuid;
 use waybill_testkit::polling::eventually_named;
 
 use crate::journal::Accepted;
+use crate::load::RETRY_PAUSE;
 use crate::system::System;
 
 /// Longest wait for an order to end: a killed relay's lease has to run out first.
-const END_TIMEOUT: Duration = Duration::from_secs(120);
+const END_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A customer of a system, with staff at hand.
 pub(crate) struct Shop<'a> {
@@ -60,9 +61,17 @@ impl<'a> Shop<'a> {
         answered(request.header("Idempotency-Key", Uuid::now_v7().to_string()).json(body)).await
     }
 
-    /// Places an order and returns its id.
+    /// Places an order and returns its id. Told that there is no room just now, it comes again under the same key.
     pub(crate) async fn order(&self, lines: &[(&str, i64)], payment_token: &str) -> String {
-        let (status, body) = self.place(lines, payment_token, &Uuid::now_v7().to_string()).await;
+        let key = Uuid::now_v7().to_string();
+        let began = Instant::now();
+        let (status, body) = loop {
+            let (status, body) = self.place(lines, payment_token, &key).await;
+            if status != StatusCode::SERVICE_UNAVAILABLE || began.elapsed() > END_TIMEOUT {
+                break (status, body);
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        };
         assert_eq!(status, StatusCode::ACCEPTED, "{body}");
         assert_eq!(body["status"], "PENDING", "{body}");
         body["id"].as_str().unwrap().to_owned()

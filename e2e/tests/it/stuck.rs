@@ -14,7 +14,7 @@ const SETTINGS: [(&str, &str); 2] =
     [("WAYBILL_ORDERS_STEP_DEADLINE_MS", "1000"), ("WAYBILL_ORDERS_RETRY_ATTEMPTS_MAX", "2")];
 /// Every compensation fails, however often it is sent.
 const FAULTS: &str = "ReleaseStock:reject:100";
-const WAIT: Duration = Duration::from_secs(90);
+const WAIT: Duration = Duration::from_secs(150);
 
 impl System {
     /// Runs `waybillctl`, which must succeed, and returns what it wrote.

@@ -8,9 +8,9 @@ use waybill_testkit::process::ProcessBuilder;
 use waybill_testkit::{OwnKafka, OwnPostgres, Process, TestDatabase, TestTopics, Tokens};
 
 /// Longest wait for a process to be ready: debug builds on a busy machine.
-pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(90);
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(150);
 /// Longest wait for a saga's status: its commands are tried again meanwhile.
-const SAGA_TIMEOUT: Duration = Duration::from_secs(90);
+const SAGA_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// One of the services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use crate::invariants;
 use crate::shop::Shop;
 use crate::system::System;
 
-const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+const STEP_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_may_die_before_and_after_its_call() {
@@ -18,7 +18,7 @@ async fn a_worker_may_die_before_and_after_its_call() {
         let shop = Shop::new(&system);
         shop.product("tea", 700, 10).await;
         // A slow call: taken by the worker, and not at the provider for a while.
-        let before = shop.order(&[("tea", 1)], "tok_slow_4000").await;
+        let before = shop.order(&[("tea", 1)], "tok_slow_7000").await;
         let after = shop.order(&[("tea", 1)], "tok_slow_1500").await;
         (before, after, shop.accepted())
     };

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use waybill_testkit::{Process, ProcessBuilder, TestDatabase, TestTopics};
 
 /// Anything in these tests is done by then, on a slow machine too.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 /// For tests that wait until a killed relay's lease has run out, in milliseconds: the shortest there is.
 pub(crate) const LEASE_SHORT: &str = "500";
 /// The topic of most tests.

@@ -16,7 +16,7 @@ use waybill_testkit::polling::eventually_named;
 use waybill_testkit::{TestTopics, kafka_bootstrap};
 
 /// Far beyond anything these tests wait for on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 const TOPIC: &str = "orders.events";
 const GROUP: &str = "billing";
 

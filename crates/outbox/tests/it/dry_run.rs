@@ -17,7 +17,7 @@ use waybill_testkit::TestTopics;
 use crate::ledger::{self, GROUP, TOPIC};
 use crate::letters::{change, letter};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// Keeps a balance per key, in a table with a primary key, and tells of each change.
 struct Balances;

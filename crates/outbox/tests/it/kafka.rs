@@ -13,7 +13,7 @@ use waybill_testkit::{TestDatabase, TestTopics, kafka_bootstrap};
 
 use crate::ledger::{self, GROUP, Ledger, TOPIC, count, notes};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Does the work and then claims that it failed, as a process that dies between commit and offsets does.
 struct DiesAfterCommit(InboxProcessor<Ledger>);

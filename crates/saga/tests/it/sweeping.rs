@@ -58,7 +58,7 @@ async fn one_that_can_not_be_moved_is_left_alone_and_the_others_move() {
     let shutdown = Shutdown::manual();
     let sweeping = spawnable(sweeper::run(desk.pool().clone(), &desk.runner, "p.", &owner, shutdown.clone()));
     let watching = async {
-        eventually(Duration::from_secs(20), async || (owner.shown.lock().unwrap().len() == 3).then_some(()))
+        eventually(Duration::from_secs(60), async || (owner.shown.lock().unwrap().len() == 3).then_some(()))
             .await;
         shutdown.request();
     };

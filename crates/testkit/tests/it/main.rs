@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use waybill_testkit::{Process, TestDatabase, TestTopics, Tokens, eventually};
 
+/// Longest wait for anything, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 #[tokio::test]
 async fn each_database_is_its_own_and_is_dropped() {
     let one = TestDatabase::create("kit").await;
@@ -31,7 +34,7 @@ async fn what_was_produced_is_read_back_in_order() {
         topics.produce("kit", Some(b"key"), &[("n", n.to_string().as_bytes())], Some(b"value")).await;
     }
     topics.produce("kit", Some(b"key"), &[], None).await;
-    let records = topics.read_all("kit", |r| r.len() == 6, Duration::from_secs(20)).await;
+    let records = topics.read_all("kit", |r| r.len() == 6, PATIENCE).await;
     let numbers: Vec<_> = records.iter().filter_map(|r| r.header("n")).collect();
     assert_eq!(numbers, ["0", "1", "2", "3", "4"]);
     assert_eq!(records[5].payload, None);
@@ -50,7 +53,7 @@ fn the_key_file_lives_as_long_as_its_tokens() {
 #[tokio::test]
 async fn polling_returns_what_it_found() {
     let mut looks = 0;
-    let found = eventually(Duration::from_secs(5), async || {
+    let found = eventually(PATIENCE, async || {
         looks += 1;
         (looks == 3).then_some("found")
     })
@@ -60,22 +63,21 @@ async fn polling_returns_what_it_found() {
 
 #[tokio::test]
 async fn a_process_is_told_its_address_and_obeys_signals() {
-    let patience = Duration::from_secs(20);
     let mut process = Process::named("/bin/sh")
         .arg("-c")
         .arg("echo listening on $WAYBILL_HTTP_ADDR with $GIVEN; exec sleep 600")
         .env("GIVEN", "this")
         .spawn();
     let line = format!("listening on {} with this", process.url.strip_prefix("http://").unwrap());
-    process.wait_output(&line, patience).await;
+    process.wait_output(&line, PATIENCE).await;
     process.sigstop().await;
     process.sigcont().await;
     assert_eq!(process.terminate().await, None, "a signal ended it");
     process.restart();
-    eventually(patience, async || (process.output().matches(&line).count() == 2).then_some(())).await;
+    eventually(PATIENCE, async || (process.output().matches(&line).count() == 2).then_some(())).await;
     let pid = process.pid().unwrap();
     process.kill9().await;
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
     let mut failing = Process::named("/bin/sh").arg("-c").arg("exit 2").without_http().spawn();
-    assert_eq!(failing.wait_exit(patience).await, Some(2));
+    assert_eq!(failing.wait_exit(PATIENCE).await, Some(2));
 }

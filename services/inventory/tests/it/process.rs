@@ -14,7 +14,7 @@ use waybill_testkit::{TestDatabase, TestTopics, Tokens, eventually, kafka_bootst
 use crate::desk::Say;
 use crate::world::{database, said};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn inventory(database: &TestDatabase, tokens: &Tokens, prefix: &str) -> ProcessBuilder {
     Process::named("waybill-inventory")

@@ -18,7 +18,7 @@ const SKU: &str = "TEA-1";
 const STOCKED: i64 = 10_000;
 const PIECES: i32 = 4;
 /// Longest wait for the drainer, which looks each second.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What must come of an order's commands when those out of turn are given up: its replies, the ledger's kinds by name,
 /// its state.

@@ -11,7 +11,7 @@ use waybill_testkit::eventually;
 use crate::participants::Say;
 use crate::world::World;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 pub(crate) fn hasty(saga_deadline: Duration) -> Patience {
     let step_deadline = Duration::from_millis(40);

@@ -13,7 +13,7 @@ use waybill_testkit::{TestTopics, Tokens, eventually, kafka_bootstrap};
 use crate::process::orders;
 use crate::world::database;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn a_full_outbox_turns_commands_away_until_it_has_room() {

@@ -18,7 +18,7 @@ use waybill_testkit::{TestDatabase, TestTopics, Tokens, eventually, kafka_bootst
 use crate::participants::Say;
 use crate::world::database;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn orders(database: &TestDatabase, tokens: &Tokens, prefix: &str) -> ProcessBuilder {
     Process::named("waybill-orders")

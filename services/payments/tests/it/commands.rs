@@ -1,9 +1,11 @@
 //! Commands in every order and number, tokens of every kind, a worker that dies: money moves once, and the order hears the truth.
 
+use std::time::Duration;
+
 use waybill_events::OrderId;
 use waybill_outbox::inbox::Verdict;
 
-use crate::world::{AMOUNT, World, authorize, capture, refund, void};
+use crate::world::{AMOUNT, REPLY_TIMEOUT, World, authorize, capture, refund, void};
 
 #[tokio::test]
 async fn tokens_decide() {
@@ -67,9 +69,10 @@ async fn a_void_overtakes_an_authorization_under_way() {
     let world = World::new("pay_overtake").await;
     world.start_worker();
     let order = OrderId::generate();
-    world.deliver(order, &authorize(order, "tok_slow_700")).await;
+    // Slow enough for a busy machine to come before it with the void.
+    world.deliver(order, &authorize(order, "tok_slow_4000")).await;
     // The worker has taken it: the provider is being asked now.
-    waybill_testkit::eventually(std::time::Duration::from_secs(10), async || {
+    waybill_testkit::eventually(REPLY_TIMEOUT, async || {
         let taken: bool = sqlx::query_scalar("select tries > 0 from payments where order_id = $1")
             .bind(order.as_uuid())
             .fetch_one(&world.database.pool)
@@ -82,7 +85,7 @@ async fn a_void_overtakes_an_authorization_under_way() {
     assert_eq!(world.told(order, 1).await, ["PaymentVoided"]);
     assert_eq!(world.settled(order).await, "voided");
     // The slow authorization arrives after its void: the provider declines it.
-    let late = waybill_testkit::eventually(std::time::Duration::from_secs(10), async || {
+    let late = waybill_testkit::eventually(REPLY_TIMEOUT, async || {
         world.sandbox(order).await.filter(|(_, _, _, calls)| *calls > 0)
     })
     .await;
@@ -99,7 +102,7 @@ async fn a_worker_killed_after_the_call_asks_again_and_finds_what_it_did() {
     let order = OrderId::generate();
     world.deliver(order, &authorize(order, "tok_approve")).await;
     // What a worker does before it dies: it takes the work and calls; the outcome is recorded by nobody.
-    let taken = payments_take_due(&world.pool(), 10, std::time::Duration::from_millis(1)).await.unwrap();
+    let taken = payments_take_due(&world.pool(), 10, Duration::from_millis(1)).await.unwrap();
     let [kept] = taken.as_slice() else { panic!("one payment is due: {taken:?}") };
     let terms = kept.payment.terms.clone().unwrap();
     Sandbox::new(world.pool()).authorize(kept.payment.key, &terms).await.unwrap();
@@ -117,7 +120,7 @@ async fn work_is_taken_by_one_worker_at_a_time() {
         let order = OrderId::generate();
         world.deliver(order, &authorize(order, "tok_approve")).await;
     }
-    let claim = std::time::Duration::from_secs(60);
+    let claim = Duration::from_secs(60);
     let first = payments_take_due(&world.pool(), 3, claim).await.unwrap();
     let second = payments_take_due(&world.pool(), 10, claim).await.unwrap();
     let third = payments_take_due(&world.pool(), 10, claim).await.unwrap();

@@ -20,7 +20,7 @@ use waybill_runtime::lifecycle::Shutdown;
 use waybill_testkit::{TestDatabase, eventually};
 
 /// Longest wait for a reply: many times what one takes.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) const AMOUNT: i64 = 4_250;
 
