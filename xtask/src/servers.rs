@@ -148,7 +148,7 @@ pub(crate) fn start(context: Context<'_>, sources: &Sources, tuning: postgres::T
     std::thread::scope(|scope| {
         let broker = scope.spawn(|| {
             if sources.kafka == Source::Own {
-                kafka::start(context, &fetched, ports[KAFKA], ports["kafka-controller"])?;
+                kafka::start(context, &fetched, [ports[KAFKA], ports["kafka-controller"]], tuning)?;
             }
             kafka::wait_ready(context, &addresses.kafka)
         });

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
+use super::postgres::Tuning;
 use super::{Context, Fetched, KAFKA, make_dir, wait_for};
 use crate::launch::Program;
 use crate::supervisor;
@@ -17,6 +18,9 @@ use crate::{prerequisites, random, run};
 
 /// The broker's heap: enough for development and tests; it is 370 MB resident.
 const HEAP: &str = "-Xmx512m";
+/// For a broker that lives for a run of tests: the thorough compiler takes a third of its processor time and is never
+/// paid back.
+const QUICK: &str = "-XX:TieredStopAtLevel=1";
 /// How long it may take to stop before SIGKILL, in seconds: usually 1, the first time 5 more for the archive.
 const STOP_TIMEOUT_S: u64 = 14;
 /// How long a probe waits for an answer, in seconds.
@@ -27,7 +31,12 @@ const PROBE_ANSWER_BYTES_MAX: u32 = 64 << 10;
 const LOGGING: &str = include_str!("../../servers/log4j2.properties");
 
 /// Formats the data folder when it is new, and starts the broker.
-pub(crate) fn start(context: Context<'_>, fetched: &Fetched, port: u16, controller: u16) -> Result<()> {
+pub(crate) fn start(
+    context: Context<'_>,
+    fetched: &Fetched,
+    [port, controller]: [u16; 2],
+    tuning: Tuning,
+) -> Result<()> {
     let dir = context.instance.dir().join(KAFKA);
     make_dir(&dir)?;
     let properties = dir.join("server.properties");
@@ -38,6 +47,9 @@ pub(crate) fn start(context: Context<'_>, fetched: &Fetched, port: u16, controll
     format(context, fetched, &dir, &properties)?;
 
     let mut args: Vec<_> = vec![HEAP.into(), logging_flag(&logging).into(), archive_flag(fetched).into()];
+    if tuning == Tuning::Tests {
+        args.push(QUICK.into());
+    }
     args.extend(["-cp".into(), class_path(fetched).into(), "kafka.Kafka".into(), properties.into()]);
     let program = Program { path: prerequisites::java(), args, env: Vec::new(), cwd: dir, account: None };
     let log = context.instance.log(KAFKA);

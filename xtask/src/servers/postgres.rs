@@ -50,7 +50,13 @@ impl Tuning {
         ];
         let own: &[&str] = match self {
             Self::Development => &["max_connections=200"],
-            Self::Tests => &["max_connections=400", "fsync=off", "full_page_writes=off"],
+            Self::Tests => &[
+                "max_connections=400",
+                "fsync=off",
+                "full_page_writes=off",
+                // Tests hold transactions open while much is done elsewhere; what is under test sets its own limit.
+                "idle_in_transaction_session_timeout=600s",
+            ],
             Self::Benchmarks => &["max_connections=200", "shared_preload_libraries=pg_stat_statements"],
             Self::Peers => &["max_connections=200", "wal_level=logical"],
         };
