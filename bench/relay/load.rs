@@ -1,6 +1,7 @@
 //! Fills the outbox as commands would, and reads it back for the bare producer.
 
 use sqlx::{PgPool, Row as _};
+use uuid::Uuid;
 
 /// Rows of one transaction.
 const TRANSACTION_ROWS: i64 = 1_000;
@@ -52,27 +53,50 @@ pub(crate) async fn read(pool: &PgPool) -> Vec<Record> {
     rows.iter().map(record).collect()
 }
 
-/// Statements that append rows of one transaction: topic, the transaction's name, payload bytes, rows. The name is in
-/// a header of every record.
-pub(crate) const APPEND: &str = "
-    select outbox_append(array_agg(id), array_agg($1), array_agg(convert_to($2 || '-' || n, 'UTF8')),
-        array_agg(json_build_object('ce_id', id, 'transaction', $2)::text),
-        array_agg(convert_to(repeat('x', $3), 'UTF8')))
-    from (select n, gen_random_uuid() as id from generate_series(1, $4::bigint) as n) as row";
-/// The same into the peer's table.
-pub(crate) const APPEND_FOR_PEER: &str = "
-    insert into peer_outbox (id, aggregatetype, aggregateid, type, payload)
-    select gen_random_uuid(), $1, $2 || '-' || n, $2, convert_to(repeat('x', $3), 'UTF8')
-    from generate_series(1, $4::bigint) as n";
+/// Whose table a transaction appends to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Table {
+    /// The relay's, by its function.
+    Outbox,
+    /// The peer's, as its documentation describes it.
+    Peer,
+}
 
-/// One transaction by one of these statements.
-pub(crate) async fn transaction(
-    pool: &PgPool,
-    statement: &'static str,
-    topic: &str,
-    name: &str,
-    rows: i64,
-    bytes: i32,
-) {
-    sqlx::query(statement).bind(topic).bind(name).bind(bytes).bind(rows).execute(pool).await.unwrap();
+/// One transaction of so many rows, made by the client as a service makes them: in one statement, of arrays. Its name is
+/// in a header of every record.
+pub(crate) async fn transaction(pool: &PgPool, table: Table, topic: &str, name: &str, rows: i64, bytes: i32) {
+    let numbered = 1..=rows;
+    let ids: Vec<Uuid> = numbered.clone().map(|_| Uuid::now_v7()).collect();
+    let keys: Vec<String> = numbered.map(|number| format!("{name}-{number}")).collect();
+    let payloads = vec![vec![b'x'; usize::try_from(bytes).unwrap()]; keys.len()];
+    let topics = vec![topic; keys.len()];
+    let appended = match table {
+        Table::Outbox => {
+            let headers = ids.iter().map(|id| format!(r#"{{"ce_id":"{id}","transaction":"{name}"}}"#));
+            let headers: Vec<String> = headers.collect();
+            let keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
+            sqlx::query("select outbox_append($1, $2, $3, $4, $5)")
+                .bind(&ids)
+                .bind(&topics)
+                .bind(&keys)
+                .bind(&headers)
+                .bind(&payloads)
+                .execute(pool)
+                .await
+        }
+        Table::Peer => {
+            let statement = "insert into peer_outbox (id, aggregatetype, aggregateid, type, payload)
+                             select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[])";
+            let names = vec![name; keys.len()];
+            sqlx::query(statement)
+                .bind(&ids)
+                .bind(&topics)
+                .bind(&keys)
+                .bind(&names)
+                .bind(&payloads)
+                .execute(pool)
+                .await
+        }
+    };
+    appended.unwrap();
 }

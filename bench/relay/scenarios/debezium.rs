@@ -10,9 +10,10 @@ use waybill_testkit::{TestDatabase, kafka_bootstrap};
 use super::latency;
 use crate::arguments::Arguments;
 use crate::findings::{Aim, Finding, quantile};
+use crate::load::{self, Table};
+use crate::relay;
 use crate::report::cpu_seconds;
 use crate::topic::Topic;
-use crate::{load, relay};
 
 const POM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/debezium/pom.xml");
 const WORKER: &str = include_str!("../../peers/debezium/worker.properties");
@@ -109,8 +110,7 @@ async fn of_peer(arguments: &Arguments) -> Measured {
         .say(&format!("Debezium: {:.0} rows/s, {cpu:.1} s of processor", arguments.rows as f64 / seconds));
     let databases = [database];
     let rate = arguments.rate.unwrap_or(RATE);
-    let (mut found, _late) =
-        latency::measure(&databases, load::APPEND_FOR_PEER, &topic, rate, arguments).await;
+    let (mut found, _late) = latency::measure(&databases, Table::Peer, &topic, rate, arguments).await;
     Measured {
         rows_per_second: arguments.rows as f64 / seconds,
         rows_per_cpu_second: arguments.rows as f64 / cpu,
@@ -123,7 +123,7 @@ async fn load_rows(pool: &PgPool, topic: &str, rows: i64, bytes: i32) {
     let mut left = rows;
     while left > 0 {
         let now = left.min(TRANSACTION_ROWS);
-        load::transaction(pool, load::APPEND_FOR_PEER, topic, &format!("load-{left}"), now, bytes).await;
+        load::transaction(pool, Table::Peer, topic, &format!("load-{left}"), now, bytes).await;
         left -= now;
     }
 }

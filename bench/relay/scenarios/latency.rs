@@ -10,13 +10,18 @@ use waybill_testkit::TestDatabase;
 use crate::arguments::Arguments;
 use crate::bare;
 use crate::findings::{Aim, Finding, quantile};
+use crate::load::{self, Table};
+use crate::relay;
 use crate::topic::{Appended, Topic};
-use crate::{load, relay};
 
 /// Rows of one transaction: as much as a busy service's batch, few enough that the rate is many transactions.
 const TRANSACTION_ROWS: i64 = 20;
 /// Questions and single records whose medians are the least that is possible.
 const SINGLE_TRIES: usize = 1_000;
+/// Written before what is counted, at the same rate: a broker that was just started compiles its own code meanwhile.
+const WARM_UP: Duration = Duration::from_secs(20);
+/// Begins the names of the transactions written meanwhile.
+const WARMING: &str = "warming";
 /// Rows of the drain that tells the rate when it is not given.
 const PROBE_ROWS: i64 = 200_000;
 
@@ -60,41 +65,44 @@ pub(crate) async fn open_loop(
 ) -> (Vec<f64>, f64) {
     let mut relay = relay::start(&databases.iter().collect::<Vec<_>>(), None);
     relay.wait_ready(Duration::from_secs(60)).await;
-    let found = measure(databases, load::APPEND, topic, rate, arguments).await;
+    let found = measure(databases, Table::Outbox, topic, rate, arguments).await;
     assert_eq!(relay.terminate().await, Some(0), "{}", relay.output());
     found
 }
 
-/// Milliseconds from commit to append of every row that the databases' writers committed, and the share of
-/// transactions that began late. Each database has its part of the rate. Somebody publishes meanwhile.
+/// Milliseconds from commit to append of every row that the databases' writers committed after the warm-up, and the
+/// share of transactions that began late. Each database has its part of the rate. Somebody publishes meanwhile.
 pub(crate) async fn measure(
     databases: &[TestDatabase],
-    statement: &'static str,
+    table: Table,
     topic: &Topic,
     rate: f64,
     arguments: &Arguments,
 ) -> (Vec<f64>, f64) {
     let before = topic.ends();
     let pause = Duration::from_secs_f64(TRANSACTION_ROWS as f64 * databases.len() as f64 / rate);
+    let whole = WARM_UP + Duration::from_secs(arguments.seconds);
     let writers = databases.iter().enumerate().map(|(number, database)| {
         let writer = Writer {
             pool: database.pool.clone(),
-            statement,
+            table,
             topic: topic.name.clone(),
             number,
             bytes: arguments.bytes,
         };
-        tokio::spawn(write(writer, pause, Duration::from_secs(arguments.seconds)))
+        tokio::spawn(write(writer, pause, whole))
     });
     let written = futures_util::future::join_all(writers).await;
-    let (mut commits, mut late, mut all) = (HashMap::new(), 0, 0);
+    let (mut commits, mut late) = (HashMap::new(), 0);
     for one in written.into_iter().map(Result::unwrap) {
         late += one.late;
-        all += one.commits.len();
         commits.extend(one.commits);
     }
-    let appended = topic.read_from(&before, all as i64 * TRANSACTION_ROWS);
-    let found = appended.iter().map(|record| since_commit_ms(record, &commits)).collect();
+    let appended = topic.read_from(&before, commits.len() as i64 * TRANSACTION_ROWS);
+    let counted = |transaction: &str| !transaction.starts_with(WARMING);
+    let found = appended.iter().filter(|record| counted(&record.transaction));
+    let found = found.map(|record| since_commit_ms(record, &commits)).collect();
+    let all = commits.keys().filter(|transaction| counted(transaction)).count();
     (found, late as f64 / all.max(1) as f64)
 }
 
@@ -115,16 +123,16 @@ struct Written {
 #[derive(Clone)]
 struct Writer {
     pool: PgPool,
-    statement: &'static str,
+    table: Table,
     topic: String,
     number: usize,
     bytes: i32,
 }
 
 impl Writer {
-    async fn transaction(self, number: u64) -> (String, f64) {
-        let name = format!("{}-{number}", self.number);
-        load::transaction(&self.pool, self.statement, &self.topic, &name, TRANSACTION_ROWS, self.bytes).await;
+    async fn transaction(self, number: u64, counted: bool) -> (String, f64) {
+        let name = format!("{}{}-{number}", if counted { "" } else { WARMING }, self.number);
+        load::transaction(&self.pool, self.table, &self.topic, &name, TRANSACTION_ROWS, self.bytes).await;
         (name, now_ms())
     }
 }
@@ -138,10 +146,11 @@ async fn write(writer: Writer, pause: Duration, time: Duration) -> Written {
     let (mut written, mut next) = (Written { commits: HashMap::new(), late: 0 }, 0_u64);
     while started.elapsed() < time {
         let due = ticks.tick().await;
-        if due.elapsed() > pause {
+        let counted = started.elapsed() >= WARM_UP;
+        if counted && due.elapsed() > pause {
             written.late += 1;
         }
-        running.spawn(writer.clone().transaction(next));
+        running.spawn(writer.clone().transaction(next, counted));
         next += 1;
         while let Some(done) = running.try_join_next() {
             written.commits.extend([done.unwrap()]);

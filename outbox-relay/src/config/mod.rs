@@ -55,7 +55,7 @@ pub struct Tuning {
     pub in_flight: Limits,
     /// Longest pause between two polls that find nothing.
     pub poll_idle_max: Duration,
-    /// Longest pause after a poll that found a few rows; it is reached while every poll finds some.
+    /// Longest pause after a poll that found rows; it follows how long the poll took.
     pub poll_busy_pause: Duration,
     /// How long a lease lasts without renewal.
     pub lease: Duration,

@@ -20,13 +20,11 @@ use crate::store::{Reader, ReaderError, Row};
 const PIECES_AHEAD_MAX: usize = 1;
 /// First pause after a poll that found nothing; doubled each time.
 const IDLE_PAUSE_FIRST: Duration = Duration::from_millis(1);
-/// A round with fewer rows than this is followed by a short pause: with a stream of single rows, polling without one
-/// would cost a whole processor for half a millisecond.
-const FEW_ROWS: usize = 64;
-/// First pause after such a round; doubled while rows keep coming, up to the configured one. So a lone row is followed
-/// up at once, and under load the rows of several rounds travel in one: each costs a read, a request to the broker for
-/// every partition, and a fetch by every consumer, whatever its size.
-const BUSY_PAUSE_FIRST: Duration = Duration::from_millis(1);
+/// After a round the relay waits so many times as long as the look took that found it, up to the configured pause: so
+/// looking takes at most a fifth of a processor. Where there is room a look takes half a millisecond and rows hardly
+/// wait; where processors are short it takes longer, and the rows of more transactions travel in one round, which costs
+/// a read, a request to the broker for every partition, and a fetch by every consumer, whatever its size.
+const PAUSE_PER_LOOK: u32 = 4;
 
 /// Some rows of a round, in id order.
 pub(super) struct ReadPiece {
@@ -71,7 +69,6 @@ pub(super) fn start(
             reading: Reading::resume(position),
             rows_left: 0,
             idle: IDLE_PAUSE_FIRST,
-            busy: BUSY_PAUSE_FIRST,
             clock: None,
         };
         if let Err(error) = task.run(&options).await {
@@ -89,7 +86,6 @@ struct Task {
     reading: Reading,
     rows_left: u64,
     idle: Duration,
-    busy: Duration,
     clock: Option<(i64, Instant)>,
 }
 
@@ -121,7 +117,9 @@ impl Task {
     }
 
     async fn poll(&mut self, reader: &mut Reader, from: Arc<Snapshot>) -> Result<(), ReadingError> {
+        let asked = Instant::now();
         let poll = reader.poll(&from).await?;
+        let took = asked.elapsed();
         self.clock = Some((poll.clock_us, Instant::now()));
         let found = if poll.rows.is_some() { Polled::All } else { Polled::TooMany };
         let Some(after) = self.reading.polled(Arc::clone(&poll.now), found)? else {
@@ -136,7 +134,7 @@ impl Task {
         self.metrics.round(if count == 0 { "empty" } else { "small" });
         self.rows_left = 0;
         self.send(rows, from, poll.now, after).await;
-        self.pause(count).await;
+        self.pause(count, took).await;
         Ok(())
     }
 
@@ -150,18 +148,18 @@ impl Task {
         let _closed = self.sender.send(Ok(piece)).await;
     }
 
-    /// At once after many rows, soon after a few, later and later after none.
-    async fn pause(&mut self, count: usize) {
-        if count == 0 {
-            tokio::time::sleep(self.idle).await;
+    /// Later and later after polls that find nothing.
+    async fn pause(&mut self, count: usize, look: Duration) {
+        let pause = if count == 0 {
+            let idle = self.idle;
             self.idle = (self.idle * 2).min(self.tuning.poll_idle_max);
-            self.busy = BUSY_PAUSE_FIRST;
-            return;
-        }
-        self.idle = IDLE_PAUSE_FIRST;
-        if count < FEW_ROWS && !self.tuning.poll_busy_pause.is_zero() {
-            tokio::time::sleep(self.busy.min(self.tuning.poll_busy_pause)).await;
-            self.busy = (self.busy * 2).min(self.tuning.poll_busy_pause);
+            idle
+        } else {
+            self.idle = IDLE_PAUSE_FIRST;
+            (look * PAUSE_PER_LOOK).min(self.tuning.poll_busy_pause)
+        };
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
         }
     }
 }
