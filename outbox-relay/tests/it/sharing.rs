@@ -12,7 +12,7 @@ use super::steady::Steady;
 const SOON: Duration = Duration::from_secs(120);
 const DATABASES: [&str; 4] = ["a", "b", "c", "d"];
 /// Each moves once or twice; more is going back and forth.
-const HANDED_OVER_MAX: f64 = 6.0;
+const HANDED_OVER_MAX: i64 = 6;
 
 struct Four(Vec<Outbox>);
 
@@ -80,6 +80,15 @@ impl Four {
         after
     }
 
+    /// How often leases were taken; a machine that is too slow to renew one makes it more than a test has asked for.
+    async fn taken(&self) -> i64 {
+        let mut taken = 0;
+        for place in 0..DATABASES.len() {
+            taken += self.row(place).await.epoch;
+        }
+        taken
+    }
+
     /// Ends the writers; everything is published, in order. Returns the repeats.
     async fn audited(&self, writers: Vec<Steady>) -> usize {
         for writer in writers {
@@ -113,22 +122,28 @@ async fn held(relay: &Process) -> Vec<bool> {
     values(relay, "outbox_relay_lease_held").await.into_iter().map(|value| value == 1.0).collect()
 }
 
-async fn handed_over(relays: &[&Process]) -> f64 {
+async fn handed_over(relays: &[&Process]) -> i64 {
     let mut sum = 0.0;
     for relay in relays {
         sum += values(relay, "outbox_relay_handed_over_total").await.iter().sum::<f64>();
     }
-    sum
+    sum as i64
 }
 
-/// Waits until the relays hold so many, in whatever order; each says all the time that it is ready.
+/// Leases that were only ever given back cleanly, `expected` in all, make no repeats.
+fn clean(taken: i64, expected: i64, repeats: usize) {
+    println!("leases taken {taken} times, {expected} expected, {repeats} repeats");
+    assert!(taken >= expected && (repeats == 0 || taken > expected));
+}
+
+/// Waits until the relays hold so many, in whatever order. Each says all the time that it is ready, or that a server is slow.
 async fn divided(relays: &[&Process], expected: &[usize]) {
     eventually(SOON, async || {
         let mut counts = Vec::new();
         let mut by_whom = [0; DATABASES.len()];
         for relay in relays {
-            let (status, body) = ask(relay, "/ready").await;
-            assert_eq!(status, 200, "{body}\n{}", relay.output());
+            let (_, body) = ask(relay, "/ready").await;
+            assert!(!body.contains("has not come to its database yet"), "{body}\n{}", relay.output());
             let held = held(relay).await;
             counts.push(held.iter().filter(|held| **held).count());
             (0..held.len()).for_each(|place| by_whom[place] += usize::from(held[place]));
@@ -151,10 +166,11 @@ async fn a_relay_that_comes_late_gets_half_and_all_when_the_other_is_killed() {
     second.wait_ready(SOON).await;
     divided(&[&first, &second], &[2, 2]).await;
     written(&writers).await;
-    assert_eq!(four.audited(writers).await, 0, "handed over cleanly, nothing is published twice");
+    let repeats = four.audited(writers).await;
     let handed_over = handed_over(&[&first, &second]).await;
+    clean(four.taken().await, 4 + handed_over, repeats);
     println!("two and two after {handed_over} hand-overs");
-    assert!((2.0..=HANDED_OVER_MAX).contains(&handed_over), "{handed_over}");
+    assert!((2..=HANDED_OVER_MAX).contains(&handed_over), "{handed_over}");
     assert!(first.output().contains("handed over for balance"), "told:\n{}", first.output());
 
     let writers = four.writers().await;
@@ -193,19 +209,25 @@ async fn two_that_start_together_share_and_a_third_comes_and_goes() {
 
     // Each that ends hands over at once: long before its leases would have run out.
     let of_third = four.rows_of(&third).await;
+    let by_ends = of_third.len();
+    let mut handed = handed_over(&[&third]).await;
     assert_eq!(third.terminate().await, Some(0));
     let after = four.taken_after_their_end(of_third).await;
     println!("ended: taken {after:?} s after the lease's end");
     assert!(!after.is_empty() && after.iter().all(|after| *after < 0.0), "{after:?}");
     divided(&[&first, &second], &[2, 2]).await;
     let of_first = four.rows_of(&first).await;
+    let by_ends = i64::try_from(by_ends + of_first.len()).unwrap();
+    handed += handed_over(&[&first]).await;
     assert_eq!(first.terminate().await, Some(0));
     let after = four.taken_after_their_end(of_first).await;
     println!("ended: taken {after:?} s after the lease's end");
     assert!(after.len() == 2 && after.iter().all(|after| *after < 0.0), "{after:?}");
     divided(&[&second], &[4]).await;
     written(&writers).await;
-    assert_eq!(four.audited(writers).await, 0, "handed over cleanly, nothing is published twice");
+    handed += handed_over(&[&second]).await;
+    let repeats = four.audited(writers).await;
+    clean(four.taken().await, 4 + handed + by_ends, repeats);
     assert_eq!(second.terminate().await, Some(0));
 }
 

@@ -153,7 +153,8 @@ impl Strangers {
         let mut open = [outbox.connection().await, PgConnection::connect(&elsewhere.url).await.unwrap()];
         let mut prepared = outbox.connection().await;
         for connection in open.iter_mut().chain([&mut prepared]) {
-            execute(connection, "begin; select pg_current_xact_id()".to_owned()).await;
+            let begin = "set idle_in_transaction_session_timeout = 0; begin; select pg_current_xact_id()";
+            execute(connection, begin.to_owned()).await;
         }
         append_sized(&mut open[0], &topic, STRANGERS, 100).await;
         append_sized(&mut prepared, &topic, STRANGERS + 1, 100).await;
