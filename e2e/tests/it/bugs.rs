@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::deliveries::{STANDSTILL, repeat_everything};
+use waybill_testkit::polling::eventually_named;
+
+use crate::deliveries::repeat_everything;
 use crate::faults::{HASTY, killed_at};
 use crate::load::{self, Load};
 use crate::overtaking::overtaken;
@@ -13,6 +15,8 @@ use crate::system::{Service, System};
 /// Longest wait until what the bug did has settled and is seen.
 const SEEN_TIMEOUT: Duration = Duration::from_secs(150);
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// How often payments stands still.
+const STANDSTILLS: usize = 3;
 /// Above the interval in which a consumer commits what it has stored.
 const COMMITTED: Duration = Duration::from_millis(2_500);
 
@@ -43,10 +47,16 @@ async fn an_offset_that_is_stored_early_is_seen() {
 async fn a_natural_key_that_is_missing_is_seen() {
     let system = with_bug("natural_key_missing").await;
     let load = Load::start(&system, load::seed());
-    // The sagas ask again, under new ids, which no inbox knows.
-    system.payments.sigstop().await;
-    tokio::time::sleep(STANDSTILL).await;
-    system.payments.sigcont().await;
+    for _ in 0..STANDSTILLS {
+        // The sagas ask again, under new ids, which no inbox knows; both are answered as soon as one has.
+        let before = asked_again(&system).await;
+        system.payments.sigstop().await;
+        eventually_named("an authorization to be asked for again", SEEN_TIMEOUT, async || {
+            (asked_again(&system).await > before).then_some(())
+        })
+        .await;
+        system.payments.sigcont().await;
+    }
     load.stop().await;
     seen(&system, "books").await;
 }
@@ -59,6 +69,13 @@ async fn a_tombstone_that_is_skipped_is_seen() {
     load.stop().await;
     overtaken(&mut system).await;
     seen(&system, "books").await;
+}
+
+/// How many orders' authorizations were asked for more than once.
+async fn asked_again(system: &System) -> i64 {
+    let orders = "select count(*) from (select key from outbox where headers->>'ce_type' = 'AuthorizePayment'
+                  group by key having count(*) > 1) again";
+    sqlx::query_scalar(orders).fetch_one(&system.orders_db.pool).await.unwrap()
 }
 
 async fn with_bug(name: &'static str) -> System {

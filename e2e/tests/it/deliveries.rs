@@ -18,7 +18,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often every record is repeated while orders come in.
 const REPEATS: usize = 3;
 /// How long a participant stands still: longer than hasty sagas wait for it, shorter than its group does (6 s).
-pub(crate) const STANDSTILL: Duration = Duration::from_millis(5_200);
+const STANDSTILL: Duration = Duration::from_millis(5_200);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeats_change_nothing_even_when_the_inbox_has_forgotten() {
