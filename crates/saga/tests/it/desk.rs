@@ -18,6 +18,14 @@ pub(crate) struct Desk {
     pub(crate) runner: Runner<Parcel>,
 }
 
+/// Longest that a look comes after what it looks at, in milliseconds, on a busy machine.
+const LOOK_LATE_MS_MAX: i64 = 5_000;
+
+/// Whether a time is so many milliseconds away, or less by what passed until it was looked at.
+pub(crate) fn in_about(seen_ms: Option<i64>, ms: i64) -> bool {
+    seen_ms.is_some_and(|seen_ms| (ms - LOOK_LATE_MS_MAX..=ms).contains(&seen_ms))
+}
+
 /// One instance's row, as far as the tests look at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
