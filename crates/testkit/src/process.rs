@@ -16,9 +16,9 @@ use crate::ports::free_port;
 /// Lines of output kept for a failure's message: enough to see why, too few to fill the memory.
 const OUTPUT_LINES_MAX: usize = 200;
 /// How long the last lines of an ended process are waited for: it ends before they are read.
-const OUTPUT_WAIT: Duration = Duration::from_secs(5);
+const OUTPUT_WAIT: Duration = Duration::from_secs(15);
 /// How long a killed process may take to be gone.
-const EXIT_WAIT: Duration = Duration::from_secs(20);
+const EXIT_WAIT: Duration = Duration::from_secs(60);
 
 /// What to start: a binary's name, its environment, its arguments.
 #[derive(Debug, Clone)]
@@ -128,7 +128,7 @@ impl Process {
     /// Asks it to end (SIGTERM) and returns its exit code; `None` when a signal ended it.
     ///
     /// # Panics
-    /// When it is still there after 20 s.
+    /// When it is still there after a minute.
     pub async fn terminate(&mut self) -> Option<i32> {
         self.signal("TERM").await;
         let ended = tokio::time::timeout(EXIT_WAIT, self.child.wait()).await;
