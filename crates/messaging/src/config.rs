@@ -76,6 +76,9 @@ pub fn admin(bootstrap: &str, client_id: &str) -> ClientConfig {
 }
 
 fn common(bootstrap: &str, client_id: &str) -> ClientConfig {
+    // Before librdkafka does it, and without OpenSSL's clean-up when the process exits: librdkafka's threads are not
+    // waited for at an exit, and one that was in a handshake then read what was freed (SIGSEGV in place of exit code 0).
+    openssl_sys::init();
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", bootstrap)
