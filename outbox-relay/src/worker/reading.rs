@@ -20,11 +20,16 @@ use crate::store::{Reader, ReaderError, Row};
 const PIECES_AHEAD_MAX: usize = 1;
 /// First pause after a poll that found nothing; doubled each time.
 const IDLE_PAUSE_FIRST: Duration = Duration::from_millis(1);
-/// After a round the relay waits so many times as long as the look took that found it, up to the configured pause: so
-/// looking takes at most a fifth of a processor. Where there is room a look takes half a millisecond and rows hardly
-/// wait; where processors are short it takes longer, and the rows of more transactions travel in one round, which costs
-/// a read, a request to the broker for every partition, and a fetch by every consumer, whatever its size.
+/// After a round of a few rows the relay waits so many times as long as the look took that found it, up to the
+/// configured pause: so looking takes at most a fifth of a processor. Where there is room a look takes half a millisecond
+/// and rows hardly wait; where processors are short it takes longer, and the rows of more transactions travel in one
+/// round, which costs a read, a request to the broker for every partition, and a fetch by every consumer, whatever its
+/// size.
 const PAUSE_PER_LOOK: u32 = 4;
+/// A round of so many rows is worth its cost, and followed by the next at once; the pause after a smaller one is shorter
+/// the nearer it comes. Without that, a look that takes long because it found many would be followed by a long pause, in
+/// which there would be yet more to find.
+const WORTH_ROWS: u32 = 128;
 
 /// Some rows of a round, in id order.
 pub(super) struct ReadPiece {
@@ -156,10 +161,32 @@ impl Task {
             idle
         } else {
             self.idle = IDLE_PAUSE_FIRST;
-            (look * PAUSE_PER_LOOK).min(self.tuning.poll_busy_pause)
+            busy_pause(count, look, self.tuning.poll_busy_pause)
         };
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
+    }
+}
+
+/// How long to wait after a round of so many rows, which a look of this length found.
+fn busy_pause(count: usize, look: Duration, max: Duration) -> Duration {
+    let wanting = WORTH_ROWS - u32::try_from(count).map_or(WORTH_ROWS, |count| count.min(WORTH_ROWS));
+    (look * PAUSE_PER_LOOK).min(max) * wanting / WORTH_ROWS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_follows_the_look_and_ends_with_rounds_that_are_worth_it() {
+        let (ms, max) = (Duration::from_millis, Duration::from_millis(16));
+        assert_eq!(busy_pause(1, ms(1), max), ms(4) * 127 / 128);
+        assert_eq!(busy_pause(64, ms(2), max), ms(4));
+        assert_eq!(busy_pause(64, ms(400), max), ms(8), "never longer than it may be");
+        assert_eq!(busy_pause(128, ms(2), max), Duration::ZERO);
+        assert_eq!(busy_pause(usize::MAX, ms(2), max), Duration::ZERO);
+        assert_eq!(busy_pause(1, ms(2), Duration::ZERO), Duration::ZERO);
     }
 }
