@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Vec<Finding> {
         Finding::told(format!("{what}, p99"), p99, "ms"),
         Finding::aimed("p50 against the least possible", p50 / least, "times", Aim::AtMost(3.0)),
         Finding::aimed("p99 against the least possible", p99 / least, "times", Aim::AtMost(10.0)),
-        Finding::told("transactions that began more than 5 ms late, of all", 100.0 * late, "%"),
+        Finding::told(format!("transactions that began more than {LATE:?} late, of all"), 100.0 * late, "%"),
     ]
 }
 

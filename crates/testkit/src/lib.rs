@@ -5,6 +5,7 @@
 //! their own: [`own_servers`].
 
 pub mod database;
+pub mod dice;
 pub mod own_servers;
 pub mod polling;
 pub mod ports;
@@ -14,6 +15,7 @@ pub mod tokens;
 pub mod topics;
 
 pub use database::TestDatabase;
+pub use dice::Dice;
 pub use own_servers::{OwnKafka, OwnPostgres, TcpSwitch};
 pub use polling::eventually;
 pub use process::{Process, ProcessBuilder};

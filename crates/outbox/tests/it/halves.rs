@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use waybill_messaging::consumer::{Batch, BatchHandler as _};
 use waybill_outbox::retry::{Poisoned, Policy};
-use waybill_testkit::TestDatabase;
+use waybill_testkit::{Dice, TestDatabase};
 
 use crate::ledger::{self, Ledger, count, notes};
 
@@ -168,28 +168,18 @@ async fn followers_of_a_fault_are_held_and_skipping_goes_on_with_them() {
     }
 }
 
-/// A row of numbers that is the same each time.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % limit
-    }
-}
-
 #[tokio::test]
 async fn any_faults_and_rejects_come_out_as_one_by_one() {
     let database = ledger::database("halves_any").await;
     for seed in 1..=20 {
-        let mut dice = Dice(seed);
+        let mut dice = Dice::new(seed);
         // From one in four to all of them.
-        let fails_in_four = 1 + dice.below(4);
+        let fails_in_four = 1 + dice.place(4);
         let wishes: Vec<Wish> = (0..24)
             .map(|_| {
-                let key = format!("{seed}-{}", dice.below(6));
-                let ask = match dice.below(4) < fails_in_four {
-                    true => FAULTS.into_iter().chain(["reject"]).nth(dice.below(FAULTS.len() + 1)).unwrap(),
+                let key = format!("{seed}-{}", dice.place(6));
+                let ask = match dice.place(4) < fails_in_four {
+                    true => FAULTS.into_iter().chain(["reject"]).nth(dice.place(FAULTS.len() + 1)).unwrap(),
                     false => "note",
                 };
                 (key, ask)

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::task::JoinSet;
-use waybill_testkit::TestDatabase;
+use waybill_testkit::{Dice, TestDatabase};
 
 use super::lag::Commits;
 use crate::setup::{Outbox, append_sized};
@@ -21,15 +21,15 @@ const BULK: i32 = 411;
 /// The largest payload that the table takes.
 const PAYLOAD_BYTES_MAX: i32 = 917_504;
 
-/// Numbers that look random and are the same for the same seed.
-pub(crate) struct Dice(pub(crate) u64);
+/// What a writer draws.
+trait Draws {
+    /// A time shorter than this, in milliseconds.
+    fn millis(&mut self, below: u64) -> Duration;
+    fn aggregate(&mut self) -> i32;
+    fn payload_bytes(&mut self) -> i32;
+}
 
-impl Dice {
-    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-
+impl Draws for Dice {
     fn millis(&mut self, below: u64) -> Duration {
         Duration::from_millis(self.roll(below))
     }
@@ -52,7 +52,7 @@ impl Dice {
 
 /// One writer: so many transactions, each of another kind.
 async fn write(mut connection: PgConnection, topic: String, seed: u64, transactions: u64, commits: Commits) {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     for number in 0..transactions {
         execute(&mut connection, "begin".to_owned()).await;
         if dice.roll(3) == 0 {

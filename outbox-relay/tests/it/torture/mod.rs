@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use sqlx::{PgPool, Row as _};
-use waybill_testkit::eventually;
+use waybill_testkit::{Dice, eventually};
 
 use crate::audit::{audit, examine};
 use crate::brokers::away_for;
@@ -17,7 +17,7 @@ mod recipes;
 
 use lag::{Commits, time_appends};
 pub(crate) use mix::writers;
-use mix::{Dice, Strangers, bulk, writers_noted};
+use mix::{Strangers, bulk, writers_noted};
 use recipes::{QUEUE, Recipe, Running};
 
 const WRITERS: u64 = 12;
@@ -156,7 +156,7 @@ struct Totals {
 
 /// A relay of another size each time, killed and frozen in the middle.
 async fn round(number: u64, seed: u64, totals: &mut Totals) {
-    let mut dice = Dice(seed.wrapping_add(number.wrapping_mul(0x9e37_79b9)));
+    let mut dice = Dice::new(seed.wrapping_add(number.wrapping_mul(0x9e37_79b9)));
     let outbox = Outbox::new("chaos").await;
     let mut relay = outbox
         .relay()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use uuid::Uuid;
+use waybill_testkit::Dice;
 
 use crate::participants::{Participants, Say};
 use crate::world::World;
@@ -79,32 +80,22 @@ async fn many_cancels_of_one_order_are_one() {
     assert_all_ended(&world).await;
 }
 
-/// A small generator of its own: the seed of a failing run is in its message.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % sides
-    }
-}
-
 #[tokio::test]
 async fn whatever_order_things_come_in() {
     for seed in 1..=8 {
         let world = World::new("storm_random").await;
-        let (mut dice, mut participants) = (Dice(seed), Participants::default());
+        let (mut dice, mut participants) = (Dice::new(seed), Participants::default());
         let orders = placed(&world).await;
         let mut told = Vec::new();
         for _ in 0..30 {
-            let order = orders[dice.roll(orders.len())];
-            match dice.roll(6) {
+            let order = orders[dice.place(orders.len())];
+            match dice.place(6) {
                 0 => drop(world.cancel(order).await),
                 1 => world.reply(order, &[Say::Rejected("insufficient_stock")]).await,
                 2 => world.reply(order, &[Say::Declined]).await,
                 // Something that was told before, once more, with its old id and with a new one.
                 3 if !told.is_empty() => {
-                    let again: &waybill_messaging::message::Message = &told[dice.roll(told.len())];
+                    let again: &waybill_messaging::message::Message = &told[dice.place(told.len())];
                     let mut renewed = again.clone();
                     renewed.envelope.id = Uuid::now_v7();
                     world.hear(&[again.clone(), renewed]).await;
