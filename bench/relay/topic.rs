@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Headers as _, Message as _};
@@ -40,15 +38,8 @@ impl Topic {
     /// Its records bear the time of their append instead of what their sender says.
     pub(crate) async fn stamped_by_broker(name: &str, partitions: i32) -> Self {
         let topics = TestTopics::new();
-        let full = topics.full(name);
-        let new = NewTopic::new(&full, partitions, TopicReplication::Fixed(1));
-        let new = new.set("message.timestamp.type", "LogAppendTime");
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", kafka_bootstrap()).create().unwrap();
-        let options = AdminOptions::new().operation_timeout(Some(QUESTION_TIMEOUT));
-        admin.create_topics(&[new], &options).await.unwrap().remove(0).unwrap();
-        topics.adopt([name]);
-        Self { name: full, partitions, consumer: consumer(), _topics: topics }
+        topics.add_with(&[(name, partitions)], &[("message.timestamp.type", "LogAppendTime")]).await;
+        Self { name: topics.full(name), partitions, consumer: consumer(), _topics: topics }
     }
 
     pub(crate) fn records(&self) -> i64 {

@@ -104,15 +104,31 @@ impl TestTopics {
     /// # Panics
     /// When the broker is away or refuses.
     pub async fn add(&self, topics: &[(&str, i32)]) {
+        self.add_with(topics, &[]).await;
+    }
+
+    /// The same with settings of the topics (`max.message.bytes`, ...); returns when the brokers answer for all of them.
+    ///
+    /// # Panics
+    /// When the broker is away or refuses.
+    pub async fn add_with(&self, topics: &[(&str, i32)], settings: &[(&str, &str)]) {
         let named: Vec<(String, i32)> = topics.iter().map(|(n, p)| (self.full(n), *p)).collect();
-        let new: Vec<NewTopic<'_>> =
-            named.iter().map(|(n, p)| NewTopic::new(n, *p, TopicReplication::Fixed(1))).collect();
-        let answers = admin(&self.bootstrap)
-            .create_topics(&new, &admin_options())
+        let new = named.iter().map(|(name, partitions)| NewTopic {
+            name,
+            num_partitions: *partitions,
+            replication: TopicReplication::Fixed(1),
+            config: settings.to_vec(),
+        });
+        let admin = admin(&self.bootstrap);
+        let answers = admin
+            .create_topics(&new.collect::<Vec<_>>(), &admin_options())
             .await
             .expect("asking Kafka to make topics");
         for answer in answers {
             answer.unwrap_or_else(|(topic, code)| panic!("making topic {topic}: {code}"));
+        }
+        for (topic, partitions) in &named {
+            known(&admin, topic, *partitions).await;
         }
         self.made.lock().expect("no panic while held").extend(named);
     }
@@ -248,6 +264,20 @@ fn base_config(bootstrap: &str) -> ClientConfig {
 
 fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
     base_config(bootstrap).create().expect("an admin client for the test's brokers")
+}
+
+/// Waits until the topic is answered for: the controller says that it is made before every broker knows it.
+async fn known(admin: &AdminClient<DefaultClientContext>, topic: &str, partitions: i32) {
+    let started = Instant::now();
+    loop {
+        let metadata = admin.inner().fetch_metadata(Some(topic), BROKER_WAIT).expect("Kafka's metadata");
+        let led = metadata.topics().iter().flat_map(|found| found.partitions()).filter(|one| one.leader() >= 0);
+        if led.count() == usize::try_from(partitions).expect("topics have some partitions") {
+            return;
+        }
+        assert!(started.elapsed() < BROKER_WAIT, "{topic} was made, and no broker answers for it");
+        tokio::time::sleep(READ_PAUSE).await;
+    }
 }
 
 fn admin_options() -> AdminOptions {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use waybill_testkit::{TestDatabase, TestTopics, eventually, kafka_bootstrap};
@@ -52,8 +52,7 @@ fn admin() -> AdminClient<DefaultClientContext> {
 async fn nothing_passes_a_row_that_the_topic_refuses() {
     let outbox = Outbox::new("too_large").await;
     let small = outbox.topics.full("small.events");
-    let new = NewTopic::new(&small, 1, TopicReplication::Fixed(1)).set("max.message.bytes", "2000");
-    admin().create_topics([&new], &AdminOptions::new()).await.unwrap();
+    outbox.topics.add_with(&[("small.events", 1)], &[("max.message.bytes", "2000")]).await;
     let mut connection = outbox.connection().await;
     append(&mut connection, &small, 1).await;
     append_sized(&mut connection, &small, 1, 10_000).await;

@@ -24,7 +24,8 @@ fn visit(plan: &Value, reads: &mut Reads) {
         let read = number("Actual Rows")
             + number("Rows Removed by Filter")
             + number("Rows Removed by Index Recheck");
-        reads.rows += read * number("Actual Loops");
+        // Rows are told as a mean by loop, to two places: of a whole number of them it is known again.
+        reads.rows += (read * number("Actual Loops")).round();
         reads.sequential |= kind == "Seq Scan";
     }
     for child in plan["Plans"].as_array().into_iter().flatten() {
