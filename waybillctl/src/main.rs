@@ -8,7 +8,6 @@ mod exit;
 mod kafka;
 mod operator;
 mod output;
-mod partitioner;
 mod table;
 mod verify;
 mod watch;

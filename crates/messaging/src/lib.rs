@@ -6,6 +6,7 @@ pub mod consumer;
 pub mod envelope;
 pub mod headers;
 pub mod message;
+pub mod partitioner;
 pub mod record;
 pub mod security;
 pub mod topics;

@@ -70,6 +70,8 @@ pub struct Landing {
     failed: AtomicBool,
     /// Rows that brokers refused: all of a batch share its answer.
     refused: AtomicU32,
+    /// Rows that were answered, one way or the other.
+    answered: AtomicU64,
     failure: Mutex<Option<(Weight, Failure)>>,
     /// The brokers do not answer, says librdkafka; until one acknowledges again.
     brokers_down: AtomicBool,
@@ -89,6 +91,7 @@ impl Landing {
             slots: (0..pieces_max).map(|_| slot()).collect(),
             failed: AtomicBool::new(false),
             refused: AtomicU32::new(0),
+            answered: AtomicU64::new(0),
             failure: Mutex::new(None),
             brokers_down: AtomicBool::new(true),
             brokers_error: Mutex::new(String::new()),
@@ -123,6 +126,13 @@ impl Landing {
         self.slots[slot].outstanding.load(Ordering::Acquire) as usize
     }
 
+    /// Whether this row is acknowledged.
+    #[must_use]
+    pub fn has_landed(&self, tag: Tag) -> bool {
+        let word = self.slots[tag.slot].acknowledged[tag.place / WORD_BITS].load(Ordering::Acquire);
+        word & (1 << (tag.place % WORD_BITS)) != 0
+    }
+
     /// How many rows from the piece's beginning are acknowledged without a gap.
     #[must_use]
     pub fn landed_without_gap(&self, slot: usize) -> usize {
@@ -142,6 +152,7 @@ impl Landing {
     pub(super) fn acknowledged(&self, tag: Tag) {
         let slot = &self.slots[tag.slot];
         slot.acknowledged[tag.place / WORD_BITS].fetch_or(1 << (tag.place % WORD_BITS), Ordering::Release);
+        self.answered.fetch_add(1, Ordering::Release);
         if slot.outstanding.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.brokers_down.store(false, Ordering::Relaxed);
             self.changed.notify_one();
@@ -150,6 +161,7 @@ impl Landing {
 
     /// A delivery failed, or the producer did. The first of those that explain most is remembered.
     pub(super) fn fail(&self, weight: Weight, failure: Failure) {
+        let rows = u64::from(failure.tag.is_some());
         let mut known = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         if known.as_ref().is_none_or(|(known, _)| *known < weight) {
             *known = Some((weight, failure));
@@ -158,6 +170,7 @@ impl Landing {
         if weight == Weight::Refused {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
+        self.answered.fetch_add(rows, Ordering::Release);
         self.failed.store(true, Ordering::Release);
         self.changed.notify_one();
     }
@@ -166,6 +179,12 @@ impl Landing {
     #[must_use]
     pub fn refused(&self) -> usize {
         self.refused.load(Ordering::Relaxed) as usize
+    }
+
+    /// How many rows were answered, as acknowledged or as failed.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Acquire)
     }
 
     /// Whether a delivery failed, or the producer did.

@@ -1,8 +1,8 @@
-//! A threaded librdkafka producer, told to keep order and to give nothing up.
+//! Threaded librdkafka producers side by side, told to keep order and to give nothing up.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::context::Context;
 use super::headers::headers;
 use super::landing::{Failure, Landing, Tag, Weight};
+use super::partitions::Partitions;
 use crate::store::{Row, StoreError};
 
 /// How long a question about a topic or the cluster may take; asked on a thread of its own.
@@ -66,32 +67,49 @@ pub enum Send {
 /// What is known of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopicCheck {
-    /// It exists and may be described.
-    Exists,
+    /// It exists and may be described; so many partitions.
+    Exists(usize),
     /// The broker says why not.
     Missing(String),
     /// Nobody answers.
     Away(String),
 }
 
+/// How a row goes to Kafka: the same for all rows of a partition, so that they keep their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    lane: usize,
+    /// Where its key goes; `None` without a key, to any partition.
+    partition: Option<usize>,
+    /// Whether the broker may know nothing of this producer there: wait for this row's acknowledgement before any other
+    /// row is sent.
+    pub alone: bool,
+}
+
 /// One producer's life: until a delivery fails or the lease is lost.
+///
+/// It has several lanes, each a librdkafka producer with a connection of its own. A request carries records of one
+/// partition, a connection has few requests on their way, and a broker answers one connection's requests one after the
+/// other: with one lane a row waits for the turns of all other partitions.
 pub struct Producer {
-    inner: Arc<ThreadedProducer<Context>>,
+    lanes: Vec<Arc<ThreadedProducer<Context>>>,
     landing: Arc<Landing>,
-    topics: HashSet<String>,
+    topics: HashMap<String, Partitions>,
 }
 
 impl Producer {
-    /// Starts librdkafka's threads; connects in the background.
+    /// Starts librdkafka's threads, those of so many lanes (at least one); connects in the background.
     ///
     /// # Errors
     /// [`ProducerError::Settings`].
-    pub fn start(config: &ClientConfig, landing: Landing) -> Result<Self, ProducerError> {
+    pub fn start(config: &ClientConfig, lanes: usize, landing: Landing) -> Result<Self, ProducerError> {
         let landing = Arc::new(landing);
-        let context = Context { landing: Arc::clone(&landing) };
-        let inner =
-            ThreadedProducer::from_config_and_context(config, context).map_err(ProducerError::Settings)?;
-        Ok(Self { inner: Arc::new(inner), landing, topics: HashSet::new() })
+        let lane = || {
+            let context = Context { landing: Arc::clone(&landing) };
+            ThreadedProducer::from_config_and_context(config, context).map(Arc::new)
+        };
+        let lanes = (0..lanes.max(1)).map(|_| lane()).collect::<Result<_, _>>();
+        Ok(Self { lanes: lanes.map_err(ProducerError::Settings)?, landing, topics: HashMap::new() })
     }
 
     /// What landed.
@@ -103,26 +121,26 @@ impl Producer {
     /// Whether the topic was found to exist in this producer's life.
     #[must_use]
     pub fn knows(&self, topic: &str) -> bool {
-        self.topics.contains(topic)
+        self.topics.contains_key(topic)
     }
 
     /// Asks the broker about a topic, so that a missing one is found before anything passes it. Tell
     /// [`Producer::learn`] of one that exists.
     pub fn check_topic(&self, topic: &str) -> impl Future<Output = TopicCheck> + std::marker::Send + 'static {
-        let (producer, name) = (Arc::clone(&self.inner), topic.to_owned());
+        let (producer, name) = (Arc::clone(&self.lanes[0]), topic.to_owned());
         let question = tokio::task::spawn_blocking(move || topic_check(&producer, &name));
         async move { question.await.unwrap_or_else(|error| TopicCheck::Away(error.to_string())) }
     }
 
-    /// The topic exists.
-    pub fn learn(&mut self, topic: &str) {
-        self.topics.insert(topic.to_owned());
+    /// The topic exists, with so many partitions. Should it get more, its keys stay in the lanes they are in.
+    pub fn learn(&mut self, topic: &str, partitions: usize) {
+        self.topics.insert(topic.to_owned(), Partitions::new(partitions));
     }
 
     /// Asks in the background whether a broker answers; one that does is told to the landing.
     pub fn probe(&self) -> JoinHandle<()> {
-        let (producer, landing) = (Arc::clone(&self.inner), Arc::clone(&self.landing));
-        let topic = self.topics.iter().next().cloned();
+        let (producer, landing) = (Arc::clone(&self.lanes[0]), Arc::clone(&self.landing));
+        let topic = self.topics.keys().next().cloned();
         tokio::task::spawn_blocking(move || {
             let answers = match topic {
                 Some(topic) => producer.client().fetch_metadata(Some(&topic), QUESTION_TIMEOUT).is_ok(),
@@ -134,11 +152,25 @@ impl Producer {
         })
     }
 
-    /// Hands a row over without waiting; `topic` is the row's.
+    /// How a row goes; `topic` is the row's, and known.
+    ///
+    /// # Errors
+    /// When the row's key can not be read.
+    pub fn way(&self, row: &Row, topic: &str) -> Result<Way, ProducerError> {
+        let key = row.key().map_err(|source| ProducerError::BadRow { id: row.id(), source })?;
+        let (Some(key), Some(partitions)) = (key, self.topics.get(topic)) else {
+            return Ok(Way { lane: 0, partition: None, alone: false });
+        };
+        let partition = partitions.of(key);
+        let alone = partitions.is_new(partition, Instant::now());
+        Ok(Way { lane: partition % self.lanes.len(), partition: Some(partition), alone })
+    }
+
+    /// Hands a row over without waiting; `topic` is the row's, `way` its own.
     ///
     /// # Errors
     /// When the row can never be taken; a full queue is no error.
-    pub fn send(&self, row: &Row, topic: &str, tag: Tag) -> Result<Send, ProducerError> {
+    pub fn send(&mut self, row: &Row, topic: &str, way: Way, tag: Tag) -> Result<Send, ProducerError> {
         let id = row.id();
         let bad_row = |source| ProducerError::BadRow { id, source };
         let headers = headers(row.headers().map_err(bad_row)?);
@@ -151,8 +183,13 @@ impl Producer {
             headers: headers.map_err(|source| ProducerError::BadHeaders { id, source })?,
             delivery_opaque: tag.pack(),
         };
-        match self.inner.send(record) {
-            Ok(()) => Ok(Send::Taken),
+        match self.lanes[way.lane].send(record) {
+            Ok(()) => {
+                if let (Some(partition), Some(partitions)) = (way.partition, self.topics.get_mut(topic)) {
+                    partitions.sent(partition, Instant::now());
+                }
+                Ok(Send::Taken)
+            }
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(Send::Full),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::Fatal), _)) => {
                 self.notice_end();
@@ -164,7 +201,9 @@ impl Producer {
 
     /// Tells the landing when librdkafka has given this producer up: it answers to no row any more.
     pub fn notice_end(&self) {
-        let Some((code, text)) = self.inner.client().fatal_error() else { return };
+        let Some((code, text)) = self.lanes.iter().find_map(|lane| lane.client().fatal_error()) else {
+            return;
+        };
         let reason = match code {
             RDKafkaErrorCode::ClusterAuthorizationFailed => {
                 format!("{PRODUCER_ENDED}: its user may write to no topic: {text}")
@@ -174,9 +213,16 @@ impl Producer {
         self.landing.fail(Weight::Producer, Failure { tag: None, topic: None, reason });
     }
 
+    /// Throws away what is still in it; each of these rows is answered, as failed.
+    pub fn purge(&self) {
+        for lane in &self.lanes {
+            lane.purge(PurgeConfig::default().queue().inflight());
+        }
+    }
+
     /// Ends its life: what is still in it is thrown away. Returns at once, librdkafka ends on another thread.
     pub fn end(self) {
-        self.inner.purge(PurgeConfig::default().queue().inflight());
+        self.purge();
         tokio::task::spawn_blocking(move || drop(self));
     }
 }
@@ -191,7 +237,7 @@ fn topic_check(producer: &ThreadedProducer<Context>, name: &str) -> TopicCheck {
     };
     match topic.error() {
         None if topic.partitions().is_empty() => TopicCheck::Missing("it has no partitions yet".to_owned()),
-        None => TopicCheck::Exists,
+        None => TopicCheck::Exists(topic.partitions().len()),
         Some(code) => TopicCheck::Missing(RDKafkaErrorCode::from(code).to_string()),
     }
 }

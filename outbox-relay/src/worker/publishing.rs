@@ -1,5 +1,7 @@
 //! The task that publishes: hands pieces to the producer in order, keeps the lease, stores what is acknowledged.
 
+mod closing;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
@@ -29,8 +31,6 @@ const ROWS_WORTH_A_WRITE: usize = 500;
 const CONNECTING_SLOW: Duration = Duration::from_secs(2);
 /// Pause between two questions for a missing topic, or for a broker that does not answer.
 const QUESTION_PAUSE: Duration = Duration::from_secs(1);
-/// After a fault of Postgres: how long acknowledgements are waited for, which saves repeats.
-const FAULT_DRAIN: Duration = Duration::from_secs(1);
 
 /// One tenure's publishing.
 pub(super) struct Publishing<'a> {
@@ -53,6 +53,8 @@ pub(super) struct Publishing<'a> {
     probed_at: Option<Instant>,
     progress: bool,
     rows_alone: usize,
+    /// Rows handed over in this tenure.
+    handed_over: u64,
     /// The topic of the last row handed over.
     topic: String,
 }
@@ -62,7 +64,7 @@ impl<'a> Publishing<'a> {
     pub(super) async fn run(worker: &'a Worker, keeper: Keeper, lease: Lease, position: Position) -> Tenure {
         let landing =
             Landing::new(worker.tuning.in_flight.pieces_max + 1, worker.tuning.piece.rows_max as usize);
-        let producer = match Producer::start(&worker.kafka, landing) {
+        let producer = match Producer::start(&worker.kafka, worker.tuning.lanes, landing) {
             Ok(producer) => producer,
             Err(error) => return Tenure::before_publishing(End::Producer(error)),
         };
@@ -87,6 +89,7 @@ impl<'a> Publishing<'a> {
             probed_at: None,
             progress: false,
             rows_alone: worker.rows_alone,
+            handed_over: 0,
             topic: String::new(),
         };
         let why = publishing.until_the_end().await;
@@ -158,16 +161,22 @@ impl<'a> Publishing<'a> {
         if self.topic != topic {
             self.know_topic(topic).await?;
         }
-        while self.producer.send(row, topic, tag).map_err(End::Row)? == Send::Full {
+        let way = self.producer.way(row, topic).map_err(End::Row)?;
+        while self.producer.send(row, topic, way, tag).map_err(End::Row)? == Send::Full {
             let landing = Arc::clone(&self.landing);
             self.meanwhile(async move { landing.changed().await }).await?;
         }
+        self.handed_over += 1;
         if let Some(newest) = self.on_its_way.back_mut() {
             newest.sent = tag.place + 1;
         }
         if self.rows_alone > 0 {
             self.rows_alone -= 1;
             while self.landing.landed_without_gap(tag.slot) <= tag.place {
+                self.meanwhile(tokio::time::sleep(Duration::from_millis(1))).await?;
+            }
+        } else if way.alone {
+            while !self.landing.has_landed(tag) {
                 self.meanwhile(tokio::time::sleep(Duration::from_millis(1))).await?;
             }
         }
@@ -179,8 +188,8 @@ impl<'a> Publishing<'a> {
         while !self.producer.knows(topic) {
             let question = self.producer.check_topic(topic);
             match self.meanwhile(question).await? {
-                TopicCheck::Exists => {
-                    self.producer.learn(topic);
+                TopicCheck::Exists(partitions) => {
+                    self.producer.learn(topic, partitions);
                     self.landing.brokers_answer();
                     self.worker.status.clear(FaultKind::Topic);
                     continue;
@@ -337,61 +346,6 @@ impl<'a> Publishing<'a> {
     fn id(&self, tag: Tag) -> Option<i64> {
         let piece = self.on_its_way.iter().find(|piece| piece.slot == tag.slot)?;
         piece.ids.get(tag.place).copied()
-    }
-
-    /// Waits for what may still be acknowledged, stores the position, gives the lease back, ends the producer.
-    async fn close(mut self, why: End) -> Tenure {
-        self.pieces.receiver.close();
-        let drain = match &why {
-            End::Shutdown | End::HandedOver => self.worker.drain,
-            End::LeaseLost | End::Delivery(_) => Duration::ZERO,
-            End::Reading(_) | End::Keeping(_) | End::Row(_) | End::Producer(_) => FAULT_DRAIN,
-        };
-        let drained = tokio::time::timeout(drain, self.drain()).await;
-        if drained.is_err() && matches!(why, End::Shutdown | End::HandedOver) {
-            tracing::warn!(
-                rows = self.flight.rows(),
-                "not acknowledged in time: these rows are published again by whoever is next"
-            );
-        }
-        if !matches!(why, End::LeaseLost | End::Keeping(_)) {
-            let reached = self.reached();
-            if let Err(error) = self.keeper.release(self.lease.epoch(), reached.as_ref()).await {
-                tracing::warn!(%error, "the position could not be stored at the end; some rows may be published again");
-            }
-        }
-        self.worker.metrics.in_flight_rows.set(0);
-        self.worker.metrics.oldest_age_seconds.set(0.0);
-        let (progress, refused) = (self.progress, self.landing.refused());
-        self.producer.end();
-        Tenure { why, progress, refused }
-    }
-
-    /// Until everything handed over is acknowledged, or something fails; the lease is kept meanwhile.
-    async fn drain(&mut self) {
-        loop {
-            self.take_landed();
-            let landing = &self.landing;
-            let waits = |piece: &OnItsWay| landing.outstanding(piece.slot) > piece.ids.len() - piece.sent;
-            if self.landing.failed() || !self.on_its_way.iter().any(waits) {
-                return;
-            }
-            match self.lease.duty(self.worker.started.elapsed()) {
-                Duty::StepDown => return,
-                Duty::Renew if self.keep().await.is_err() => return,
-                Duty::Renew | Duty::Publish => {}
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-
-    /// How far everything is acknowledged without a gap, inside the oldest piece too.
-    fn reached(&self) -> Option<Position> {
-        let inside = self.on_its_way.front().and_then(|oldest| {
-            let rows = self.landing.landed_without_gap(oldest.slot).min(oldest.ids.len());
-            rows.checked_sub(1).map(|last| oldest.ids[last])
-        });
-        self.flight.reached_inside(inside).filter(|reached| *reached != self.stored)
     }
 }
 

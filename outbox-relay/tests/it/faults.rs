@@ -87,6 +87,30 @@ async fn nothing_passes_a_row_that_the_topic_refuses() {
     assert!(errors[0].contains("was refused by topic") && errors[0].contains("too large"), "{errors:?}");
 }
 
+/// A broker that knows nothing of a producer on a partition takes any record as its first: one that was sent behind a
+/// refused first one, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_passes_the_first_row_of_a_partition_when_it_is_refused() {
+    let outbox = Outbox::new("first_too_large").await;
+    let small = outbox.topics.full("small.events");
+    outbox.topics.add_with(&[("small.events", 1)], &[("max.message.bytes", "2000")]).await;
+    let mut connection = outbox.connection().await;
+    append_sized(&mut connection, &small, 1, 10_000).await;
+    for _ in 0..8 {
+        append(&mut connection, &small, 1).await;
+    }
+    // A request for each row, several on their way at once.
+    let mut relay = outbox.relay().env("OUTBOX_RELAY_KAFKA_PROPERTIES", "batch.num.messages=1").spawn();
+    not_ready(&relay, "row 1 was refused by topic").await;
+    assert!(outbox.topics.read_to_end("small.events", SOON).await.is_empty(), "nothing passes it");
+    let wider = AlterConfig::new(ResourceSpecifier::Topic(&small)).set("max.message.bytes", "20000");
+    admin().alter_configs([&wider], &AdminOptions::new()).await.unwrap();
+    let found = audit(&outbox.topics, "small.events", &outbox.database.pool).await;
+    assert_eq!((found.records, found.repeats), (9, 0), "{found:?}");
+    relay.wait_ready(SOON).await;
+    assert_eq!(relay.terminate().await, Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_without_tables_is_waited_for_and_holds_up_no_other() {
     let healthy = Outbox::new("other_healthy").await;

@@ -108,6 +108,7 @@ fn faults_put_into_the_relay_are_caught() {
         Fault::StoreBeforeAcknowledgement,
         Fault::StorePastAGap,
         Fault::PassAFailedRow,
+        Fault::SendBehindAFirstRow,
         Fault::CountPastAFailedRow,
         Fault::KeepMemoryOverRestart,
         Fault::DropUnpublished,

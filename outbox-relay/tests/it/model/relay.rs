@@ -26,6 +26,9 @@ pub(super) enum Fault {
     StorePastAGap,
     /// A row that failed is sent again behind its successors.
     PassAFailedRow,
+    /// The first row of a partition does not travel alone: its successor is on its way when it is refused, and a broker
+    /// that knows nothing of the producer there takes it.
+    SendBehindAFirstRow,
     /// After a failure the newest acknowledged row of the piece counts, not the last one without a gap.
     CountPastAFailedRow,
     /// A relay goes on from its memory after the database crashed.
@@ -48,6 +51,8 @@ struct Relay {
     /// Acknowledged rows of pieces on their way.
     acknowledged: Vec<(u64, Row)>,
     stored: Position,
+    /// For [`Fault::SendBehindAFirstRow`] only: partitions whose broker knows this producer, a bit each.
+    begun: u64,
     /// For [`Fault::StorePastAGap`] only: positions of pieces on their way, and that of the newest landed one.
     afters: Vec<(u64, Position)>,
     loose: Option<Position>,
@@ -62,6 +67,7 @@ impl Relay {
             queue: Vec::new(),
             acknowledged: Vec::new(),
             stored: stored.clone(),
+            begun: 0,
             afters: Vec::new(),
             loose: None,
         }
@@ -162,9 +168,19 @@ impl Whole {
             let mut whole = self.clone();
             whole.world.publish(*row)?;
             whole.relays[place].acknowledge(at, *number);
+            if fault == Fault::SendBehindAFirstRow {
+                whole.relays[place].begun |= partition(*row);
+            }
             next.push(whole);
             if self.world.budget.failures > 0 {
-                next.push(self.refuse(place, at, fault));
+                let mut refused = self.refuse(place, at, fault);
+                let successor = queue[at + 1..].iter().find(|(_, later)| later.aggregate == row.aggregate);
+                let new =
+                    fault == Fault::SendBehindAFirstRow && self.relays[place].begun & partition(*row) == 0;
+                if let Some((_, successor)) = successor.filter(|_| new) {
+                    refused.world.publish(*successor)?;
+                }
+                next.push(refused);
             }
         }
         Ok(())
@@ -286,6 +302,11 @@ impl Relay {
         }
         self.acknowledged.sort_by_key(|(_, row)| row.id);
     }
+}
+
+/// The bit of a row's partition: there is one for each aggregate.
+fn partition(row: Row) -> u64 {
+    1 << (u32::from(row.aggregate) % u64::BITS)
 }
 
 /// The rows of a round, by id, chosen by the conditions that the SQL uses.

@@ -7,11 +7,11 @@ use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use waybill_messaging::headers::CE_ID;
+use waybill_messaging::partitioner::partition_of;
 
 use super::facts::{Said, Story};
 use crate::cli::Kafka;
 use crate::kafka::{Range, Reader};
-use crate::partitioner::partition_of;
 use crate::when;
 
 /// Clocks of services and relay differ: messages are looked for from so long before the first was said.

@@ -1,7 +1,8 @@
 //! Which partition a key is on: Java's default partitioner, which every producer of ours uses (`murmur2_random`).
 
 /// The partition of `key` among `partitions` (at least 1).
-pub(crate) fn partition_of(key: &[u8], partitions: i32) -> i32 {
+#[must_use]
+pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
     let positive = murmur2(key) & 0x7fff_ffff;
     i32::try_from(positive % partitions.max(1).unsigned_abs()).unwrap_or_default()
 }

@@ -1,0 +1,85 @@
+//! How publishing ends: what is on its way is waited for or thrown away, the position stored, the lease given back.
+
+use std::time::{Duration, Instant};
+
+use super::Publishing;
+use crate::core::lease::Duty;
+use crate::core::position::Position;
+use crate::worker::on_its_way::OnItsWay;
+use crate::worker::tenure::{End, Tenure};
+
+/// After a fault of Postgres: how long acknowledgements are waited for, which saves repeats.
+const FAULT_DRAIN: Duration = Duration::from_secs(1);
+/// After a refusal: how long the answers to all other rows are waited for, which are thrown away; they come at once, one
+/// after the other, unless the processor is elsewhere.
+const ANSWERS_WAIT: Duration = Duration::from_secs(2);
+
+impl Publishing<'_> {
+    /// Waits for what may still be acknowledged, stores the position, gives the lease back, ends the producer.
+    pub(super) async fn close(mut self, why: End) -> Tenure {
+        self.pieces.receiver.close();
+        let drain = match &why {
+            End::Shutdown | End::HandedOver => self.worker.drain,
+            End::LeaseLost | End::Delivery(_) => Duration::ZERO,
+            End::Reading(_) | End::Keeping(_) | End::Row(_) | End::Producer(_) => FAULT_DRAIN,
+        };
+        let drained = tokio::time::timeout(drain, self.drain()).await;
+        if drained.is_err() && matches!(why, End::Shutdown | End::HandedOver) {
+            tracing::warn!(
+                rows = self.flight.rows(),
+                "not acknowledged in time: these rows are published again by whoever is next"
+            );
+        }
+        if !matches!(why, End::LeaseLost | End::Keeping(_)) {
+            let reached = self.reached();
+            if let Err(error) = self.keeper.release(self.lease.epoch(), reached.as_ref()).await {
+                tracing::warn!(%error, "the position could not be stored at the end; some rows may be published again");
+            }
+        }
+        self.worker.metrics.in_flight_rows.set(0);
+        self.worker.metrics.oldest_age_seconds.set(0.0);
+        if matches!(why, End::Delivery(_)) {
+            self.all_answered().await;
+        }
+        let (progress, refused) = (self.progress, self.landing.refused());
+        self.producer.end();
+        Tenure { why, progress, refused }
+    }
+
+    /// Throws away what is on its way and waits until every row handed over was answered: how many were refused together
+    /// is known then.
+    async fn all_answered(&self) {
+        self.producer.purge();
+        let waited = Instant::now();
+        while self.landing.answered() < self.handed_over && waited.elapsed() < ANSWERS_WAIT {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Until everything handed over is acknowledged, or something fails; the lease is kept meanwhile.
+    async fn drain(&mut self) {
+        loop {
+            self.take_landed();
+            let landing = &self.landing;
+            let waits = |piece: &OnItsWay| landing.outstanding(piece.slot) > piece.ids.len() - piece.sent;
+            if self.landing.failed() || !self.on_its_way.iter().any(waits) {
+                return;
+            }
+            match self.lease.duty(self.worker.started.elapsed()) {
+                Duty::StepDown => return,
+                Duty::Renew if self.keep().await.is_err() => return,
+                Duty::Renew | Duty::Publish => {}
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// How far everything is acknowledged without a gap, inside the oldest piece too.
+    fn reached(&self) -> Option<Position> {
+        let inside = self.on_its_way.front().and_then(|oldest| {
+            let rows = self.landing.landed_without_gap(oldest.slot).min(oldest.ids.len());
+            rows.checked_sub(1).map(|last| oldest.ids[last])
+        });
+        self.flight.reached_inside(inside).filter(|reached| *reached != self.stored)
+    }
+}
