@@ -42,9 +42,9 @@ impl<'de> Visitor<'de> for HeadersVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut headers: Option<OwnedHeaders> = None;
-        while let Some((Text(name), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-            let text = value_text(value);
-            let header = Header { key: name.as_ref(), value: text.as_deref() };
+        while let Some((name, value)) = map.next_entry::<&'de RawValue, &'de RawValue>()? {
+            let (name, text) = (text(name), text(value));
+            let header = Header { key: name.as_deref().unwrap_or_default(), value: text.as_deref() };
             let before = headers.take().unwrap_or_else(|| OwnedHeaders::new_with_capacity(HEADERS_USUAL));
             headers = Some(before.insert(header));
         }
@@ -52,8 +52,9 @@ impl<'de> Visitor<'de> for HeadersVisitor {
     }
 }
 
-/// The value's bytes: most texts have no escapes and are taken as they lie there.
-fn value_text(value: &RawValue) -> Option<Cow<'_, str>> {
+/// A name or a value: most texts have no escapes and are taken as they lie there; so are those whose escapes mean nothing
+/// (half of a surrogate pair), which the table's check lets in.
+fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     let json = value.get();
     match json.as_bytes().first() {
         Some(b'n') => None,
@@ -67,33 +68,6 @@ fn value_text(value: &RawValue) -> Option<Cow<'_, str>> {
             }
         }
         _ => Some(Cow::Borrowed(json)),
-    }
-}
-
-/// A JSON text, borrowed when it has no escapes.
-struct Text<'de>(Cow<'de, str>);
-
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a header's name")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-
-        deserializer.deserialize_str(TextVisitor)
     }
 }
 
@@ -126,6 +100,13 @@ mod tests {
         let read = read(r#"{"n":null,"i":7,"o":{"a":[1, 2]},"t":true}"#);
         let expected = [("n", None), ("i", Some("7")), ("o", Some(r#"{"a":[1, 2]}"#)), ("t", Some("true"))];
         assert_eq!(read, expected.map(|(name, value)| (name.to_owned(), value.map(str::to_owned))));
+    }
+
+    #[test]
+    fn escapes_that_mean_nothing_are_taken_as_they_are_in_names_too() {
+        let json = r#"{"\ud800":"x","a":"\udc00!","\u00e4":"y"}"#;
+        let expected = [(r"\ud800", "x"), ("a", r"\udc00!"), ("ä", "y")];
+        assert_eq!(read(json), expected.map(|(name, value)| (name.to_owned(), Some(value.to_owned()))));
     }
 
     #[test]
