@@ -17,11 +17,17 @@ const COUNTERS: [&str; 6] = [
     "positions_stored_total",
 ];
 
+/// Gauges of seconds.
+const AGE: &str = "outbox_relay_oldest_unpublished_age_seconds";
+const UNANSWERED: &str = "outbox_relay_unanswered_read_seconds";
+
 /// The metrics of one database, its label already applied.
 #[derive(Clone)]
 pub struct Metrics {
-    /// Age of the oldest row read and not acknowledged.
+    /// Age of the oldest row known and not acknowledged.
     pub oldest_age_seconds: Gauge,
+    /// How long no read was answered that was asked.
+    pub unanswered_read_seconds: Gauge,
     /// Rows known to wait.
     pub backlog_rows: IntGauge,
     /// Rows handed to Kafka and not acknowledged.
@@ -60,10 +66,12 @@ impl Metrics {
             counter_vec(&format!("outbox_relay_{name}"), help, &["database"]).with_label_values(&[database])
         };
         let age = gauge_vec(
-            "outbox_relay_oldest_unpublished_age_seconds",
-            "Age of the oldest row read and not acknowledged, by the database's clock; 0 when there is none.",
+            AGE,
+            "Age of the oldest row known and not acknowledged, by the database's clock; 0 when there is none.",
             &["database"],
         );
+        let unanswered =
+            gauge_vec(UNANSWERED, "How long no read was answered that was asked.", &["database"]);
         let piece = histogram_vec(
             "outbox_relay_piece_rows",
             "Rows of each read that found some.",
@@ -72,6 +80,7 @@ impl Metrics {
         );
         Self {
             oldest_age_seconds: age.with_label_values(&[database]),
+            unanswered_read_seconds: unanswered.with_label_values(&[database]),
             backlog_rows: gauge("backlog_rows", "Rows of the round being read that are not acknowledged."),
             in_flight_rows: gauge("in_flight_rows", "Rows handed to Kafka and not acknowledged."),
             rows: counter("published_rows_total", "Rows acknowledged by Kafka, repeats included."),
@@ -124,8 +133,9 @@ impl Metrics {
         for name in COUNTERS {
             forget_counter(name);
         }
-        let _absent = gauge_vec("outbox_relay_oldest_unpublished_age_seconds", "", &["database"])
-            .remove_label_values(label);
+        for name in [AGE, UNANSWERED] {
+            let _absent = gauge_vec(name, "", &["database"]).remove_label_values(label);
+        }
         let _absent = histogram_vec("outbox_relay_piece_rows", "", &["database"], SIZE_BUCKETS)
             .remove_label_values(label);
         let rounds = counter_vec("outbox_relay_rounds_total", "", &["database", "size"]);

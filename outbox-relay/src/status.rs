@@ -116,6 +116,20 @@ impl Status {
         }
     }
 
+    /// Another relay publishes, or is to: what kept this one from it counts no more, and would never be seen to mend.
+    pub fn stand_by(&self, phase: Phase) {
+        let faults = std::mem::take(&mut self.lock().faults);
+        for kind in faults.into_keys() {
+            tracing::info!(
+                database = self.database,
+                fault = kind.name(),
+                "left to the relay that publishes now"
+            );
+            self.metrics.fault(kind.name(), false);
+        }
+        self.enter(phase);
+    }
+
     /// The phase begins: logged when it is another.
     pub fn enter(&self, phase: Phase) {
         let mut state = self.lock();
@@ -165,6 +179,24 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_stands_by_has_no_fault_of_publishing() {
+        let status = Status::new("stands_by", Metrics::of("stands_by"));
+        for phase in [Phase::Standby { owner: "another".to_owned() }, Phase::StandingAside] {
+            for kind in FaultKind::ALL {
+                status.fault(kind, "away");
+            }
+            assert!(status.ready().is_err());
+            status.stand_by(phase);
+            assert_eq!(status.ready(), Ok(()));
+        }
+        let shown = waybill_telemetry::metrics::render();
+        let mut faults =
+            shown.lines().filter(|line| line.contains("outbox_relay_fault{database=\"stands_by\""));
+        assert!(faults.all(|line| line.ends_with(" 0")), "{shown}");
+        Metrics::forget("stands_by");
+    }
 
     #[test]
     fn a_producers_end_is_the_same_from_whichever_broker() {

@@ -1,6 +1,6 @@
 //! Which databases are served.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use sqlx::postgres::PgConnectOptions;
@@ -27,6 +27,15 @@ pub struct Database {
     /// The whole URL, to see whether it changed; never shown.
     url: String,
     shown: String,
+}
+
+impl Database {
+    /// Where its position lies, whoever connects and however.
+    fn place(&self) -> (String, u16, String, String) {
+        let options = &self.options;
+        let database = options.get_database().unwrap_or(options.get_username());
+        (options.get_host().to_owned(), options.get_port(), database.to_owned(), self.relay.clone())
+    }
 }
 
 impl PartialEq for Database {
@@ -66,13 +75,21 @@ pub(super) fn read(env: &mut Environment, file: &[DatabaseEntry]) -> Vec<Databas
             format!("lists {} databases: at most {DATABASES_MAX} a process", entries.len()),
         );
     }
-    let mut names = BTreeSet::new();
+    let (mut names, mut places) = (BTreeSet::new(), BTreeMap::new());
     let mut databases = Vec::with_capacity(entries.len());
     for entry in entries {
         if !names.insert(entry.name.clone()) {
             env.mistake(VARIABLE, format!("{:?} is named twice", entry.name));
         }
-        databases.extend(database(env, entry));
+        let Some(database) = database(env, entry) else { continue };
+        if let Some(other) = places.insert(database.place(), database.name.clone()) {
+            let name = &database.name;
+            env.mistake(
+                VARIABLE,
+                format!("{other} and {name} are the same database and position: one would wait for the other for ever"),
+            );
+        }
+        databases.push(database);
     }
     databases
 }

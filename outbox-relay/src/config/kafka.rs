@@ -12,7 +12,7 @@ use super::Tuning;
 /// The variable for any other property.
 const VARIABLE: &str = "OUTBOX_RELAY_KAFKA_PROPERTIES";
 /// What order and completeness rest on; not to be set otherwise.
-const FIXED: [&str; 9] = [
+const FIXED: [&str; 10] = [
     "acks",
     "request.required.acks",
     "enable.idempotence",
@@ -22,6 +22,8 @@ const FIXED: [&str; 9] = [
     "message.timeout.ms",
     "delivery.timeout.ms",
     "transactional.id",
+    // Of an acknowledgement nothing would be heard.
+    "delivery.report.only.error",
 ];
 /// How long librdkafka waits for a topic to appear before it fails its rows. A topic is looked for before its first
 /// row is handed over, so this counts only for one that is deleted while rows are on their way.

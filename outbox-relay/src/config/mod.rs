@@ -218,7 +218,7 @@ mod tests {
         let error = read(&[
             ("OUTBOX_RELAY_DATABASES", "orders=mysql://x,=postgres://y,orders"),
             ("OUTBOX_RELAY_LEASE_MS", "1"),
-            ("OUTBOX_RELAY_KAFKA_PROPERTIES", "acks=1;linger.ms"),
+            ("OUTBOX_RELAY_KAFKA_PROPERTIES", "acks=1;linger.ms;delivery.report.only.error=true"),
             ("WAYBILL_LOG_FORMAT", "xml"),
             ("OUTBOX_RELAY_CONFIG", "/nowhere/relay.toml"),
         ])
@@ -233,6 +233,20 @@ mod tests {
         ] {
             assert!(variables.contains(&name), "{name} in {error}");
         }
+        assert!(error.to_string().contains("delivery.report.only.error is fixed"), "{error}");
+    }
+
+    #[test]
+    fn one_position_is_served_once() {
+        let file = |relay: &str| {
+            file(&format!(
+                "[[databases]]\nname = 'a'\nurl = 'postgres://one@db/orders'\n\
+                 [[databases]]\nname = 'b'\nurl = 'postgres://two@db:5432/orders?sslmode=disable'\nrelay = '{relay}'\n"
+            ))
+        };
+        let error = Config::read([], Some(&file("default").0)).unwrap_err().to_string();
+        assert!(error.contains("a and b are the same database and position"), "{error}");
+        assert_eq!(Config::read([], Some(&file("second").0)).unwrap().databases.len(), 2);
     }
 
     #[test]

@@ -7,12 +7,14 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 
 mod keeper;
+mod measure;
 mod reader;
 mod row;
 mod waiter;
 
 pub use keeper::{Grant, Keeper, KeeperError};
-pub use reader::{Bounds, MEASURE, PIECE, PIECE_SIZED, POLL, Poll, Reader, ReaderError, SETTINGS};
+pub use measure::{FINISHED, MEASURE, Measuring};
+pub use reader::{Bounds, PIECE, PIECE_SIZED, POLL, Poll, Reader, ReaderError, SETTINGS};
 pub use row::Row;
 pub use waiter::SESSION;
 
@@ -44,6 +46,9 @@ pub enum StoreError {
     /// No answer came in time: the connection is given up.
     #[error("Postgres gave no answer within {0:?}")]
     Silent(Duration),
+    /// An earlier statement was given up in the middle: what comes on this connection may be its answer.
+    #[error("the connection is in the middle of a statement that was given up")]
+    Midway,
     /// The answer is not what the statement promises.
     #[error("an answer of Postgres could not be read: {0}")]
     Unreadable(String),
@@ -73,10 +78,11 @@ impl From<sqlx::Error> for StoreError {
 }
 
 /// A connection with a limit on every statement. It is not shared and never cancelled in the middle: who gives up
-/// waiting drops it, so no one ever meets another's half-done statement.
+/// waiting drops it, so no one ever meets another's half-done statement. One that was given up takes no other.
 struct Session {
     connection: PgConnection,
     answer_timeout: Duration,
+    midway: bool,
 }
 
 impl Session {
@@ -89,7 +95,8 @@ impl Session {
         let options = options.clone().disable_statement_logging();
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, options.connect());
         let connection = connecting.await.map_err(|_| StoreError::Silent(CONNECT_TIMEOUT))??;
-        let mut session = Self { connection, answer_timeout: statement_timeout + ANSWER_GRACE };
+        let mut session =
+            Self { connection, answer_timeout: statement_timeout + ANSWER_GRACE, midway: false };
         let limits = format!(
             "set statement_timeout = {}; set lock_timeout = {LOCK_TIMEOUT_MS}; set default_transaction_read_only = \
              off; set default_transaction_isolation = 'read committed'; {settings}",
@@ -101,13 +108,26 @@ impl Session {
         Ok(session)
     }
 
+    /// From now on a statement may take so long.
+    async fn limit(&mut self, statement_timeout: Duration) -> Result<(), StoreError> {
+        let limit = format!("set statement_timeout = {}", statement_timeout.as_millis());
+        self.bounded(async |connection| sqlx::raw_sql(AssertSqlSafe(limit)).execute(connection).await)
+            .await?;
+        self.answer_timeout = statement_timeout + ANSWER_GRACE;
+        Ok(())
+    }
+
     /// One statement, with a bound on waiting for its answer.
     async fn bounded<T>(
         &mut self,
         statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, StoreError> {
-        let limit = self.answer_timeout;
-        within(limit, statement(&mut self.connection)).await
+        if std::mem::replace(&mut self.midway, true) {
+            return Err(StoreError::Midway);
+        }
+        let answer = within(self.answer_timeout, statement(&mut self.connection)).await;
+        self.midway = matches!(answer, Err(StoreError::Silent(_)));
+        answer
     }
 }
 

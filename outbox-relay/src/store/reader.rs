@@ -1,4 +1,4 @@
-//! Reads the outbox: a poll, the extent of a large round, its pieces. Every statement is short and stands alone.
+//! Reads the outbox: a poll, the ranges of a large round, its pieces. Every statement is short and stands alone.
 //!
 //! The session's planner is told to go by indexes only: a plan that once fitted an empty partition would otherwise be
 //! kept while the partition grows by millions of rows. `tests/it/plans.rs` looks at the plans.
@@ -10,35 +10,56 @@ use futures_util::{Stream, TryStreamExt as _};
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnectOptions, PgRow};
 
-use super::{Row, Session, StoreError};
+use super::{Measuring, Row, Session, StoreError};
 use crate::core::round::{Extent, Round};
 use crate::core::snapshot::{Difference, Snapshot, Xid};
+
+/// A poll and a piece answer at once: by an index, as many rows as a piece has. With the time an answer has to arrive, a
+/// connection that is dead and does not know is given up after a quarter of a minute.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Go by indexes, plan once, stay in one process, do not compile: the statements are few, short and known.
 pub const SETTINGS: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set enable_sort = off; \
     set plan_cache_mode = force_generic_plan; set jit = off; set max_parallel_workers_per_gather = 0";
 
+/// A row's bytes as they are sent: `pg_column_size` alone would tell those of compressed headers. That they are is rare,
+/// and only then they are unpacked.
+macro_rules! row_bytes {
+    () => {
+        "coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0)
+            + case when pg_column_compression(headers) is null then pg_column_size(headers)
+                   else octet_length(headers::text) end as bytes"
+    };
+}
+
 /// A snapshot and, if they fit in one piece, the rows it sees and `$1`, `$2` (upper edge and running transactions of
 /// the last one) did not. Under READ COMMITTED `pg_current_snapshot()` is the snapshot of the statement it stands in,
 /// so what the statement sees needs no further test. Each index read stops at one row more than a piece.
-pub const POLL: &str = "
+pub const POLL: &str = concat!(
+    "
 with fresh as materialized (
     (select id, topic, key, headers, payload, created_at, xid,
-            coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + pg_column_size(headers) as bytes
+            ",
+    row_bytes!(),
+    "
      from outbox where xid >= $1::text::xid8 order by xid limit $3::bigint)
     union all
     (select id, topic, key, headers, payload, created_at, xid,
-            coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + pg_column_size(headers) as bytes
+            ",
+    row_bytes!(),
+    "
      from outbox where xid = any ($2::text::xid8[]) order by xid limit $3::bigint)
 ), total as materialized (
     select count(*) as rows, coalesce(sum(bytes), 0) as bytes,
-           coalesce(bool_or(xid >= pg_snapshot_xmax(pg_current_snapshot())), false) as foreign_rows
+           coalesce(bool_or(xid >= pg_snapshot_xmax(pg_current_snapshot())), false) as foreign_rows,
+           min(created_at) as oldest
     from fresh
 )
 select null::bigint as id, null::text as topic, null::bytea as key, null::json as headers, null::bytea as payload,
        null::timestamptz as created_at,
        concat_ws(' ', pg_current_snapshot(), rows < $3::bigint and bytes <= $4::bigint, foreign_rows,
-                 (extract(epoch from clock_timestamp()) * 1000000)::bigint) as head
+                 (extract(epoch from clock_timestamp()) * 1000000)::bigint,
+                 (extract(epoch from oldest) * 1000000)::bigint) as head
 from total
 union all
 select * from (
@@ -46,38 +67,19 @@ select * from (
     from fresh, total
     where total.rows < $3::bigint and total.bytes <= $4::bigint
     order by fresh.id
-) as ordered";
-
-/// How far the rest of a round reaches: `$1 <= xid < $2` without `$3` began after the first snapshot, `$4` were running
-/// in it and have finished. One pass over an index, no row of the table is sent. The sub-selects turn text into ids once
-/// instead of at every row.
-pub const MEASURE: &str = "
-with begun as (
-    select count(*) as rows, min(id) as low, max(id) as high
-    from outbox
-    where xid >= (select $1::text::xid8) and xid < (select $2::text::xid8)
-      and xid <> all ((select $3::text::xid8[])::xid8[]) and id > $5
-), finished as (
-    select one.xid, own.rows, own.high
-    from unnest($4::text::xid8[]) as one (xid)
-    cross join lateral (
-        select count(*) as rows, max(id) as high from outbox where outbox.xid = one.xid and id > $5
-    ) as own
-    where own.rows > 0
-)
-select begun.rows + coalesce((select sum(rows) from finished), 0)::bigint as rows,
-       begun.low,
-       greatest(begun.high, (select max(high) from finished)) as high,
-       coalesce((select string_agg(xid::text, ',') from finished), '') as finished
-from begun";
+) as ordered"
+);
 
 /// The next rows of a round by id: two streams, each read in the order of its index, merged. `$5` is the last id read,
 /// `$6` the lowest id of those that began, less one, `$7` the highest id of the round.
 macro_rules! next_rows {
     () => {
-        "
+        concat!(
+            "
     (select id, topic, key, headers, payload, created_at,
-            coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + pg_column_size(headers) as bytes
+            ",
+            row_bytes!(),
+            "
      from outbox
      where id > greatest($5::bigint, $6::bigint) and id <= $7
        and xid >= (select $1::text::xid8) and xid < (select $2::text::xid8)
@@ -88,12 +90,15 @@ macro_rules! next_rows {
      from unnest($4::text::xid8[]) as one (xid)
      cross join lateral (
          select id, topic, key, headers, payload, created_at,
-                coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + pg_column_size(headers) as bytes
+                ",
+            row_bytes!(),
+            "
          from outbox where outbox.xid = one.xid and id > $5 and id <= $7
          order by id limit $8::bigint
      ) as own
      order by id limit $8::bigint)
     order by id limit $8::bigint"
+        )
     };
 }
 
@@ -131,6 +136,8 @@ pub struct Poll {
     pub rows: Option<Vec<Row>>,
     /// The database's clock, microseconds since 1970.
     pub clock_us: i64,
+    /// When the oldest of the rows was made that were looked at: a piece's, and one more.
+    pub oldest_us: Option<i64>,
 }
 
 /// Why reading failed.
@@ -152,7 +159,9 @@ pub enum ReaderError {
 pub struct Reader {
     session: Session,
     options: PgConnectOptions,
+    /// Of a range that is measured.
     statement_timeout: Duration,
+    measures: bool,
     bounds: Bounds,
     sizes: Sizes,
 }
@@ -169,7 +178,7 @@ enum Sizes {
 }
 
 impl Reader {
-    /// Connects. `statement_timeout` bounds each statement; the longest is [`Reader::measure`].
+    /// Connects. `statement_timeout` bounds each statement; all but [`Reader::measure`] are given less.
     ///
     /// # Errors
     /// [`StoreError::Away`] and its kin.
@@ -178,8 +187,9 @@ impl Reader {
         bounds: Bounds,
         statement_timeout: Duration,
     ) -> Result<Self, StoreError> {
-        let session = Session::connect(options, statement_timeout, SETTINGS).await?;
-        Ok(Self { session, options: options.clone(), statement_timeout, bounds, sizes: Sizes::Unknown })
+        let session = Session::connect(options, statement_timeout.min(READ_TIMEOUT), SETTINGS).await?;
+        let (options, sizes) = (options.clone(), Sizes::Unknown);
+        Ok(Self { session, options, statement_timeout, measures: false, bounds, sizes })
     }
 
     /// A new snapshot, and the rows it sees that `from` did not. No more than one round trip.
@@ -187,6 +197,7 @@ impl Reader {
     /// # Errors
     /// [`ReaderError::ForeignRows`], and whatever the statement meets.
     pub async fn poll(&mut self, from: &Snapshot) -> Result<Poll, ReaderError> {
+        self.limit(false).await?;
         let query = sqlx::query(POLL)
             .bind(from.xmax().to_string())
             .bind(list(from.running()))
@@ -201,24 +212,33 @@ impl Reader {
             return Err(ReaderError::ForeignRows);
         }
         let rows = rows.map(Row::new).collect::<Result<Vec<_>, _>>().map_err(StoreError::from)?;
-        Ok(Poll { now: Arc::new(head.now), rows: head.fits.then_some(rows), clock_us: head.clock_us })
+        Ok(Poll {
+            now: Arc::new(head.now),
+            rows: head.fits.then_some(rows),
+            clock_us: head.clock_us,
+            oldest_us: head.oldest_us,
+        })
     }
 
-    /// How far the rest of a large round reaches; `None` when no row is left.
+    /// Measures the next range of a large round; the database's clock, microseconds since 1970, or `None` when there is no
+    /// range left.
     ///
     /// # Errors
     /// Whatever the statement meets.
-    pub async fn measure(&mut self, round: &Round) -> Result<Option<Extent>, ReaderError> {
-        let difference = Difference::between(&round.from, &round.to);
-        let query = sqlx::query(MEASURE)
-            .bind(difference.begun_from.to_string())
-            .bind(difference.begun_below.to_string())
-            .bind(list(&difference.begun_except))
-            .bind(list(&difference.finished))
-            .bind(round.after);
-        let row = self.session.bounded(async |connection| query.fetch_one(connection).await).await?;
+    pub async fn measure(&mut self, measuring: &mut Measuring) -> Result<Option<i64>, ReaderError> {
+        self.limit(true).await?;
         self.sizes = Sizes::Unknown;
-        Ok(extent(&row)?)
+        Ok(measuring.next(&mut self.session).await?)
+    }
+
+    /// Gives statements the time that they may take.
+    async fn limit(&mut self, measures: bool) -> Result<(), StoreError> {
+        if measures != self.measures {
+            let long = self.statement_timeout;
+            self.session.limit(if measures { long } else { long.min(READ_TIMEOUT) }).await?;
+            self.measures = measures;
+        }
+        Ok(())
     }
 
     /// The next rows of a large round, by id; none when it is at its end.
@@ -226,6 +246,7 @@ impl Reader {
     /// # Errors
     /// Whatever the statement meets.
     pub async fn piece(&mut self, round: &Round, extent: &Extent) -> Result<Vec<Row>, ReaderError> {
+        self.limit(false).await?;
         let difference = Difference::between(&round.from, &round.to);
         let small = self.sizes == Sizes::Small;
         let query = sqlx::query(if small { PIECE } else { PIECE_SIZED })
@@ -243,7 +264,8 @@ impl Reader {
             self.session.bounded(async |connection| take(query.fetch(connection), bytes_max).await).await?;
         if taken.cut {
             // What the server still sends is not waited for: it may be a thousand large rows.
-            self.session = Session::connect(&self.options, self.statement_timeout, SETTINGS).await?;
+            self.session =
+                Session::connect(&self.options, self.statement_timeout.min(READ_TIMEOUT), SETTINGS).await?;
             self.sizes = Sizes::Mixed;
         } else if self.sizes == Sizes::Unknown {
             let largest_piece = taken.largest.saturating_mul(self.bounds.rows_max as usize);
@@ -282,12 +304,13 @@ async fn take(
     Ok(taken)
 }
 
-/// The first row of a poll: the snapshot, whether everything fits, whether rows are foreign, the clock.
+/// The first row of a poll: the snapshot, whether everything fits, whether rows are foreign, the clock, the oldest row.
 struct Head {
     now: Snapshot,
     fits: bool,
     foreign_rows: bool,
     clock_us: i64,
+    oldest_us: Option<i64>,
 }
 
 impl Head {
@@ -301,32 +324,14 @@ impl Head {
             fits: next()? == "t",
             foreign_rows: next()? == "t",
             clock_us: next()?.parse().map_err(|_| wrong())?,
+            // Without a row there is none, and nothing is written.
+            oldest_us: next().ok().and_then(|oldest| oldest.parse().ok()),
         })
     }
 }
 
-fn extent(row: &PgRow) -> Result<Option<Extent>, StoreError> {
-    let (rows, low, high) = (
-        row.try_get::<i64, _>("rows")?,
-        row.try_get::<Option<i64>, _>("low")?,
-        row.try_get::<Option<i64>, _>("high")?,
-    );
-    let Some(high_id) = high else { return Ok(None) };
-    let finished: &str = row.try_get("finished")?;
-    let finished = finished.split(',').filter(|xid| !xid.is_empty()).map(|xid| {
-        xid.parse::<Xid>().map_err(|_| StoreError::Unreadable(format!("{xid:?} is no transaction id")))
-    });
-    Ok(Some(Extent {
-        rows: u64::try_from(rows).unwrap_or_default(),
-        // None began: the first stream is empty.
-        begun_low_id: low.unwrap_or(high_id.saturating_add(1)),
-        high_id,
-        finished: finished.collect::<Result<_, _>>()?,
-    }))
-}
-
 /// An array literal of transaction ids.
-fn list(xids: &[Xid]) -> String {
+pub(super) fn list(xids: &[Xid]) -> String {
     let mut text = String::with_capacity(2 + xids.len() * 12);
     text.push('{');
     for (place, xid) in xids.iter().enumerate() {

@@ -4,6 +4,7 @@
 //! crashed may give out again the transaction ids of which nothing durable speaks, and then only its stored position
 //! is right (`tests/it/model` shows the row that is lost otherwise).
 
+mod age;
 mod on_its_way;
 mod publishing;
 mod reading;
@@ -24,6 +25,7 @@ use crate::core::position::Position;
 use crate::metrics::Metrics;
 use crate::status::{FaultKind, Phase, Status};
 use crate::store::{Grant, Keeper, KeeperError};
+use age::Age;
 use publishing::Publishing;
 pub use sharing::Sharing;
 use tenure::{End, Tenure};
@@ -48,6 +50,7 @@ pub struct Worker {
     drain: Duration,
     status: Arc<Status>,
     metrics: Metrics,
+    age: Arc<Age>,
     /// Beginning of this worker's monotonic clock.
     started: Instant,
     /// After a failed delivery so many of the next tenure's rows travel alone, so that nothing passes the one that is
@@ -66,13 +69,15 @@ impl Worker {
             database: database.clone(),
             tuning: config.tuning,
             kafka: config.kafka.clone(),
-            owner: config.owner.clone(),
+            // Each database's own: two workers of a process never take a lease from each other.
+            owner: format!("{}/{}", config.owner, database.name),
             shutdown,
             sharing,
             handed_over: false,
             drain: config.shutdown_timeout.saturating_sub(closing),
             status: Arc::new(Status::new(&database.name, metrics.clone())),
             metrics,
+            age: Arc::default(),
             started: Instant::now(),
             rows_alone: 0,
         }
@@ -89,6 +94,7 @@ impl Worker {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         while !self.shutdown.is_requested() {
             let end = self.tenure().await;
+            self.age.show(None, &self.metrics);
             self.tell(&end);
             if end.progress {
                 backoff.reset();
@@ -131,6 +137,7 @@ impl Worker {
 
     /// Connects and waits for the lease; `None` when the shutdown came first.
     async fn lease(&mut self) -> Result<Option<(Keeper, Lease, Position)>, KeeperError> {
+        self.age.asked();
         let length = self.tuning.lease;
         let (options, relay, shown) = (&self.database.options, &self.database.relay, self.sharing.shown());
         let mut keeper = Keeper::connect(options, relay, &self.owner, length, shown).await?;
@@ -144,18 +151,21 @@ impl Worker {
                     return Ok(Some((keeper, Lease::granted(length, epoch, asked_at), position)));
                 }
                 Grant::Held { owner } => {
-                    self.status.clear(FaultKind::Postgres);
                     self.settle(Some(&owner));
-                    self.status.enter(Phase::Standby { owner });
+                    self.stand_by(Phase::Standby { owner });
                 }
-                Grant::Left => {
-                    self.status.clear(FaultKind::Postgres);
-                    self.status.enter(Phase::StandingAside);
-                }
+                Grant::Left => self.stand_by(Phase::StandingAside),
             }
             self.shutdown.sleep(STANDBY_PAUSE).await;
         }
         Ok(None)
+    }
+
+    /// Another relay publishes, or is to: faults and ages are its own.
+    fn stand_by(&self, phase: Phase) {
+        self.status.stand_by(phase);
+        self.age.forget();
+        self.age.show(None, &self.metrics);
     }
 
     /// Says who took what was given back for balance, where that was so; `None` when it will not be known.

@@ -42,13 +42,15 @@ impl OnItsWay {
     /// A look at it while it is the oldest; `anew` when the one before it has just landed.
     pub(super) fn look(&mut self, landing: &Landing, anew: bool) {
         let outstanding = landing.outstanding(self.slot);
-        if anew || outstanding != self.outstanding {
+        // Rows not sent yet are counted too: with them alone nothing is waited for from Kafka.
+        let waits = outstanding > self.ids.len() - self.sent;
+        if anew || outstanding != self.outstanding || !waits {
             (self.outstanding, self.since) = (outstanding, Instant::now());
         }
     }
 
-    /// Whether it was handed over, and nothing of it was acknowledged for long.
+    /// Whether some of it was handed over, and nothing of it was acknowledged for long.
     pub(super) fn stands_still(&self) -> bool {
-        self.sent > 0 && self.since.elapsed() > ACKNOWLEDGEMENT_SLOW
+        self.since.elapsed() > ACKNOWLEDGEMENT_SLOW
     }
 }

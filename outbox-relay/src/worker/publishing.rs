@@ -46,8 +46,6 @@ pub(super) struct Publishing<'a> {
     stored_at: Instant,
     rows_since_stored: usize,
     rows_left: u64,
-    /// The database's clock less this worker's, microseconds.
-    clock_ahead_us: i64,
     began: Instant,
     probe: Option<JoinHandle<()>>,
     probed_at: Option<Instant>,
@@ -68,8 +66,7 @@ impl<'a> Publishing<'a> {
             Ok(producer) => producer,
             Err(error) => return Tenure::before_publishing(End::Producer(error)),
         };
-        let pieces =
-            reading::start(&worker.database.options, worker.tuning, worker.metrics.clone(), position.clone());
+        let pieces = reading::start(worker, position.clone());
         let mut publishing = Self {
             worker,
             keeper,
@@ -83,7 +80,6 @@ impl<'a> Publishing<'a> {
             stored_at: Instant::now(),
             rows_since_stored: 0,
             rows_left: 0,
-            clock_ahead_us: 0,
             began: Instant::now(),
             probe: None,
             probed_at: None,
@@ -127,9 +123,6 @@ impl<'a> Publishing<'a> {
         self.worker.status.clear(FaultKind::Postgres);
         self.worker.status.clear(FaultKind::Position);
         self.rows_left = piece.rows_left;
-        if let Some((clock_us, at)) = piece.clock {
-            self.clock_ahead_us = clock_us - micros(at.duration_since(self.worker.started));
-        }
         let rows = piece.rows;
         let bytes = rows.iter().map(Row::size).sum();
         let number = self.flight.launch(Piece {
@@ -333,13 +326,16 @@ impl<'a> Publishing<'a> {
 
     fn measure(&self) {
         let metrics = &self.worker.metrics;
-        let now_us = micros(self.worker.started.elapsed()) + self.clock_ahead_us;
-        let age_us = self.on_its_way.front().map_or(0, |oldest| (now_us - oldest.oldest_us).max(0));
-        metrics.oldest_age_seconds.set(age_us as f64 / 1e6);
+        self.worker.age.show(self.oldest_us(), metrics);
         metrics.in_flight_rows.set(whole(self.flight.rows() as u64));
         metrics.backlog_rows.set(whole(self.flight.rows() as u64 + self.rows_left));
         let newest = self.flight.newest().unwrap_or(&self.stored).newest().xmax();
         metrics.position_lag.set(whole(newest.saturating_sub(self.stored.from.xmax())));
+    }
+
+    /// When the oldest row on its way was made.
+    fn oldest_us(&self) -> Option<i64> {
+        self.on_its_way.front().map(|oldest| oldest.oldest_us)
     }
 
     /// The id of a row on its way.
@@ -347,10 +343,6 @@ impl<'a> Publishing<'a> {
         let piece = self.on_its_way.iter().find(|piece| piece.slot == tag.slot)?;
         piece.ids.get(tag.place).copied()
     }
-}
-
-fn micros(time: Duration) -> i64 {
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn whole(count: u64) -> i64 {

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgConnectOptions;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
 use waybill_runtime::failpoints;
 
+use super::Worker;
+use super::age::Age;
 use super::tenure::ReadingError;
 use crate::config::Tuning;
 use crate::core::position::Position;
-use crate::core::round::{Next, Polled, Reading};
+use crate::core::round::{Extent, Next, Polled, Reading, Round};
 use crate::core::snapshot::Snapshot;
 use crate::metrics::Metrics;
-use crate::store::{Reader, ReaderError, Row};
+use crate::store::{Measuring, Reader, ReaderError, Row};
 
 /// Pieces read and not yet taken: one waits while one is published and one is read.
 const PIECES_AHEAD_MAX: usize = 1;
@@ -40,8 +41,6 @@ pub(super) struct ReadPiece {
     pub(super) after: Position,
     /// Rows of the round that come after them.
     pub(super) rows_left: u64,
-    /// The database's clock at the last poll (microseconds since 1970), and when that was.
-    pub(super) clock: Option<(i64, Instant)>,
 }
 
 /// Pieces as they are read; an error ends them.
@@ -58,23 +57,19 @@ impl Drop for Pieces {
 }
 
 /// Starts reading from the position.
-pub(super) fn start(
-    options: &PgConnectOptions,
-    tuning: Tuning,
-    metrics: Metrics,
-    position: Position,
-) -> Pieces {
+pub(super) fn start(worker: &Worker, position: Position) -> Pieces {
     let (sender, receiver) = channel(PIECES_AHEAD_MAX);
-    let options = options.clone();
+    let options = worker.database.options.clone();
+    let (tuning, metrics, age) = (worker.tuning, worker.metrics.clone(), Arc::clone(&worker.age));
     let task = tokio::spawn(async move {
         let mut task = Task {
             tuning,
             metrics,
+            age,
             sender,
             reading: Reading::resume(position),
             rows_left: 0,
             idle: IDLE_PAUSE_FIRST,
-            clock: None,
         };
         if let Err(error) = task.run(&options).await {
             // Nobody listens any more: the tenure is over for another reason.
@@ -87,22 +82,24 @@ pub(super) fn start(
 struct Task {
     tuning: Tuning,
     metrics: Metrics,
+    age: Arc<Age>,
     sender: Sender<Result<ReadPiece, ReadingError>>,
     reading: Reading,
     rows_left: u64,
     idle: Duration,
-    clock: Option<(i64, Instant)>,
 }
 
 impl Task {
-    async fn run(&mut self, options: &PgConnectOptions) -> Result<(), ReadingError> {
+    async fn run(&mut self, options: &sqlx::postgres::PgConnectOptions) -> Result<(), ReadingError> {
+        self.age.asked();
         let connecting = Reader::connect(options, self.tuning.piece, self.tuning.statement_timeout);
         let mut reader = connecting.await.map_err(ReaderError::from)?;
         while !self.sender.is_closed() {
+            self.age.asked();
             match self.reading.next() {
                 Next::Poll { from } => self.poll(&mut reader, from).await?,
                 Next::Measure(round) => {
-                    let extent = reader.measure(&round).await?;
+                    let extent = self.measure(&mut reader, &round).await?;
                     self.rows_left = extent.as_ref().map_or(0, |extent| extent.rows);
                     if let Some(after) = self.reading.measured(extent) {
                         self.send(Vec::new(), round.from, round.to, after).await;
@@ -110,25 +107,47 @@ impl Task {
                 }
                 Next::Piece(round, extent) => {
                     let rows = reader.piece(&round, &extent).await?;
+                    self.age.answered();
                     failpoints::reach("inside_reading");
                     let after = self.reading.piece_read(rows.last().map(Row::id));
                     let ended = after.inside.is_none();
                     self.rows_left = if ended { 0 } else { self.rows_left.saturating_sub(rows.len() as u64) };
+                    // Ids come in the order of time, nearly: the rest is as old as the last of these.
+                    let rest_us = rows.last().filter(|_| !ended).map(Row::created_at_us);
                     self.send(rows, round.from, round.to, after).await;
+                    self.age.unread(rest_us);
                 }
             }
         }
         Ok(())
     }
 
+    /// Range by range, each of which is an answer.
+    async fn measure(&self, reader: &mut Reader, round: &Round) -> Result<Option<Extent>, ReadingError> {
+        let mut measuring = Measuring::of(round);
+        while let Some(clock_us) = reader.measure(&mut measuring).await? {
+            self.age.answered();
+            self.age.clock(clock_us);
+            self.age.asked();
+        }
+        self.age.answered();
+        Ok(measuring.extent())
+    }
+
     async fn poll(&mut self, reader: &mut Reader, from: Arc<Snapshot>) -> Result<(), ReadingError> {
         let asked = Instant::now();
-        let poll = reader.poll(&from).await?;
+        let poll = reader.poll(&from).await;
         let took = asked.elapsed();
-        self.clock = Some((poll.clock_us, Instant::now()));
+        // Rows of another cluster are an answer too.
+        if !matches!(poll, Err(ReaderError::Store(_))) {
+            self.age.answered();
+        }
+        let poll = poll?;
+        self.age.clock(poll.clock_us);
         let found = if poll.rows.is_some() { Polled::All } else { Polled::TooMany };
         let Some(after) = self.reading.polled(Arc::clone(&poll.now), found)? else {
             self.metrics.round("large");
+            self.age.unread(poll.oldest_us);
             return Ok(());
         };
         let rows = poll.rows.unwrap_or_default();
@@ -139,6 +158,7 @@ impl Task {
         self.metrics.round(if count == 0 { "empty" } else { "small" });
         self.rows_left = 0;
         self.send(rows, from, poll.now, after).await;
+        self.age.unread(None);
         self.pause(count, took).await;
         Ok(())
     }
@@ -148,7 +168,7 @@ impl Task {
         if !rows.is_empty() {
             self.metrics.piece_rows.observe(rows.len() as f64);
         }
-        let piece = ReadPiece { rows, from, to, after, rows_left: self.rows_left, clock: self.clock };
+        let piece = ReadPiece { rows, from, to, after, rows_left: self.rows_left };
         // A closed channel ends the loop.
         let _closed = self.sender.send(Ok(piece)).await;
     }

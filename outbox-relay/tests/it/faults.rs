@@ -33,14 +33,40 @@ async fn nothing_passes_a_row_whose_topic_is_missing() {
     // The lease outlives three times its length here: waiting for a topic does not lose it.
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(metric(&relay, "outbox_relay_lease_held").await, 1.0);
+    let kafka = metric(&relay, "outbox_relay_fault{database=\"db\",kind=\"kafka\"}").await;
+    assert_eq!(kafka, 0.0, "brokers answer: it is the topic alone");
     let records = outbox.topics.read_all(TOPIC, |records| !records.is_empty(), SOON).await;
     assert_eq!(records.len(), 1, "only what comes before the row is published");
     outbox.topics.add(&[("late.events", 1)]).await;
     relay.wait_ready(SOON).await;
     assert_eq!(audit(&outbox.topics, TOPIC, &outbox.database.pool).await.repeats, 0);
     assert_eq!(audit(&outbox.topics, "late.events", &outbox.database.pool).await.records, 1);
-    let told = relay.output().matches("can not be written").count();
-    assert_eq!(told, 1, "the reason is told once");
+    assert_eq!(relay.terminate().await, Some(0));
+    let output = relay.output();
+    let errors: Vec<&str> = output.lines().filter(|line| line.contains("\"ERROR\"")).collect();
+    assert_eq!(errors.len(), 1, "the reason is told once, and no other: {errors:#?}");
+    assert!(errors[0].contains("can not be written"), "{errors:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_lost_its_lease_with_a_fault_is_well_while_another_publishes() {
+    let outbox = Outbox::new("stood_down").await;
+    let mut connection = outbox.connection().await;
+    append(&mut connection, &outbox.topics.full("late.events"), 1).await;
+    let mut relay = outbox.relay().spawn();
+    not_ready(&relay, "late.events").await;
+    let fault = "outbox_relay_fault{database=\"db\",kind=\"topic\"}";
+    assert_eq!(metric(&relay, fault).await, 1.0);
+    let taken = "update outbox_relay set owner = 'another', epoch = epoch + 1,
+                 lease_expires_at = clock_timestamp() + interval '1 hour'";
+    sqlx::query(taken).execute(&mut connection).await.unwrap();
+    relay.wait_ready(SOON).await;
+    assert_eq!(metric(&relay, fault).await, 0.0);
+    assert_eq!(
+        metric(&relay, "outbox_relay_oldest_unpublished_age_seconds").await,
+        0.0,
+        "the other tells it"
+    );
     assert_eq!(relay.terminate().await, Some(0));
 }
 
@@ -64,10 +90,14 @@ async fn nothing_passes_a_row_that_the_topic_refuses() {
     assert_eq!(metric(&relay, "outbox_relay_fault{database=\"db\",kind=\"delivery\"}").await, 1.0);
     let behind = metric(&relay, "outbox_relay_produce_errors_total").await;
     // From then on it travels alone: whatever comes behind it, on whatever topic, waits.
+    let mut youngest = f64::INFINITY;
     eventually(SOON, async || {
+        let age = metric(&relay, "outbox_relay_oldest_unpublished_age_seconds").await;
+        youngest = youngest.min(age);
         (metric(&relay, "outbox_relay_produce_errors_total").await >= behind + 3.0).then_some(())
     })
     .await;
+    assert!(youngest > 0.0, "its age outlives every tenure: {youngest}");
     let records = outbox.topics.read_all("small.events", |records| !records.is_empty(), SOON).await;
     assert!(
         records.iter().all(|record| record.header("ce_sequence") == Some("1")),

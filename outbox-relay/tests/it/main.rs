@@ -25,3 +25,4 @@ mod setup;
 mod sharing;
 mod steady;
 mod torture;
+mod unread;

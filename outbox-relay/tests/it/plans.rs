@@ -1,12 +1,19 @@
 //! The plans of the three reads over a million rows: by index, in order, and reading no more than they answer.
 
-use outbox_relay::store::{MEASURE, PIECE, PIECE_SIZED, POLL, SETTINGS};
+use std::sync::Arc;
+use std::time::Duration;
+
+use outbox_relay::core::round::{Extent, Round};
+use outbox_relay::core::snapshot::Snapshot;
+use outbox_relay::store::{Bounds, FINISHED, MEASURE, Measuring, PIECE, PIECE_SIZED, POLL, Reader, SETTINGS};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::setup::Outbox;
 
 const ROWS: i64 = 1_000_000;
+/// Rows of a range in these statements.
+const RANGE_ROWS: i64 = 5_000;
 /// Rows of a piece in these statements.
 const PIECE_ROWS: i64 = 2_000;
 
@@ -92,10 +99,20 @@ async fn over_a_million_rows_every_read_goes_by_index() {
     assert!(large.rows <= (2 * PIECE_ROWS + 2) as f64, "a poll that finds too much stops at once");
 
     let edges = format!("'{}', '{}', '{{}}'", xmax(&before), xmax(&after));
-    let types = "text, text, text, text, bigint";
-    let measure =
-        explain(c, "measure", types, MEASURE, &format!("{edges}, '{{{}}}', 0", running(&before))).await;
-    assert!(measure.rows <= (ROWS + 110) as f64, "one pass");
+    let types = "text, text, text, bigint, bigint, bigint";
+    for (range, reads) in [(2 * ROWS, ROWS + 110), (RANGE_ROWS, RANGE_ROWS)] {
+        let measure = explain(c, "measure", types, MEASURE, &format!("{edges}, 0, 0, {range}")).await;
+        // Each partition is asked for its first.
+        assert!(
+            (reads as f64..=(reads + 20) as f64).contains(&measure.rows),
+            "one pass, no longer than the range"
+        );
+    }
+    let values = format!("'{{{}}}', '{{0}}', 1000", running(&middle));
+    assert_eq!(explain(c, "finished", "text, bigint[], bigint", FINISHED, &values).await.rows, 10.0);
+    measured_in_ranges(&outbox, &before, 0, &after, (5, 0)).await;
+    measured_in_ranges(&outbox, &before, ROWS / 2, &after, (5, 0)).await;
+    measured_in_ranges(&outbox, &middle, 0, &after, (1, 1)).await;
 
     let types = "text, text, text, text, bigint, bigint, bigint, bigint, bigint";
     for at in [0, ROWS / 2, high - 50] {
@@ -110,6 +127,28 @@ async fn over_a_million_rows_every_read_goes_by_index() {
     let values = format!("{edges}, '{{{}}}', 0, {}, {high}, {PIECE_ROWS}, 4000000", running(&middle), ROWS);
     let piece = explain(c, "piece_straggler", types, PIECE_SIZED, &values).await;
     assert!(piece.rows <= 200.0, "published rows are not read again");
+}
+
+/// Range by range the same is found as by looking at every row, in so many ranges at least, and with rows of so many
+/// transactions that had been running.
+async fn measured_in_ranges(outbox: &Outbox, from: &str, place: i64, to: &str, expected: (usize, usize)) {
+    let bounds = Bounds { rows_max: 2_000, bytes_max: 4_000_000 };
+    let options = outbox.database.url.parse().unwrap();
+    let mut reader = Reader::connect(&options, bounds, Duration::from_secs(120)).await.unwrap();
+    let [old, new] = [from, to].map(|text| Arc::new(text.parse::<Snapshot>().unwrap()));
+    let mut measuring = Measuring::of(&Round { from: Arc::clone(&old), to: new, after: place });
+    let mut ranges = 0;
+    while reader.measure(&mut measuring).await.unwrap().is_some() {
+        ranges += 1;
+    }
+    let extent: Extent = measuring.extent().unwrap();
+    let looked = "select count(*), min(id) filter (where xid >= pg_snapshot_xmax($1::pg_snapshot)), max(id)
+                  from outbox where id > $2 and not pg_visible_in_snapshot(xid, $1::pg_snapshot)";
+    let (rows, low, high): (i64, i64, i64) =
+        sqlx::query_as(looked).bind(from).bind(place).fetch_one(&outbox.database.pool).await.unwrap();
+    assert_eq!((extent.rows, extent.begun_low_id, extent.high_id), (rows as u64, low, high));
+    assert_eq!(extent.finished, old.running()[..expected.1]);
+    assert!(ranges >= expected.0, "{ranges} ranges");
 }
 
 async fn insert(connection: &mut PgConnection, rows: i64) {

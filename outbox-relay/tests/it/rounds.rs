@@ -106,6 +106,29 @@ async fn large_payloads_are_bounded_by_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_count_as_they_are_sent_not_as_they_are_stored() {
+    let outbox = Outbox::new("packed").await;
+    // 30 kB each that Postgres stores in a few hundred bytes.
+    let statement = "
+        select outbox_append(array_agg(gen_random_uuid()), array_agg($1), array_agg(convert_to('k' || (n % 3), 'UTF8')),
+            array_agg(json_build_object('ce_id', n::text, 'ce_sequence', (n / 3)::text, 'x', repeat('x', 30000))::text),
+            array_agg('\\x00'::bytea))
+        from generate_series(0, 59) as n";
+    sqlx::query(statement).bind(outbox.topics.full(TOPIC)).execute(&outbox.database.pool).await.unwrap();
+    let stored: i64 = sqlx::query_scalar("select sum(pg_column_size(headers)) from outbox")
+        .fetch_one(&outbox.database.pool)
+        .await
+        .unwrap();
+    assert!(stored < 100_000, "they are compressed: {stored} B");
+    let mut relay = outbox.relay().env("OUTBOX_RELAY_PIECE_BYTES_MAX", "100000").spawn();
+    let audit = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    assert_eq!((audit.records, audit.repeats), (60, 0));
+    // A piece's last row may pass the bound: four of them at most.
+    assert!(metric(&relay, "outbox_relay_piece_rows_count").await >= 15.0, "read in pieces of few");
+    assert_eq!(relay.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_piece_taken_for_small_is_cut_at_its_bytes() {
     let outbox = Outbox::new("cut").await;
     let topic = outbox.topics.full(TOPIC);

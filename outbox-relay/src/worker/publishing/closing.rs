@@ -23,8 +23,8 @@ impl Publishing<'_> {
             End::LeaseLost | End::Delivery(_) => Duration::ZERO,
             End::Reading(_) | End::Keeping(_) | End::Row(_) | End::Producer(_) => FAULT_DRAIN,
         };
-        let drained = tokio::time::timeout(drain, self.drain()).await;
-        if drained.is_err() && matches!(why, End::Shutdown | End::HandedOver) {
+        let drained = self.drain(Instant::now() + drain).await;
+        if !drained && matches!(why, End::Shutdown | End::HandedOver) {
             tracing::warn!(
                 rows = self.flight.rows(),
                 "not acknowledged in time: these rows are published again by whoever is next"
@@ -37,7 +37,7 @@ impl Publishing<'_> {
             }
         }
         self.worker.metrics.in_flight_rows.set(0);
-        self.worker.metrics.oldest_age_seconds.set(0.0);
+        self.worker.age.given_up(self.oldest_us());
         if matches!(why, End::Delivery(_)) {
             self.all_answered().await;
         }
@@ -56,18 +56,23 @@ impl Publishing<'_> {
         }
     }
 
-    /// Until everything handed over is acknowledged, or something fails; the lease is kept meanwhile.
-    async fn drain(&mut self) {
+    /// Until everything handed over is acknowledged, or something fails; the lease is kept meanwhile. `false` when it takes
+    /// too long: the deadline is looked at between two statements, for one that was given up would end the session, which
+    /// is to store the position yet.
+    async fn drain(&mut self, deadline: Instant) -> bool {
         loop {
             self.take_landed();
             let landing = &self.landing;
             let waits = |piece: &OnItsWay| landing.outstanding(piece.slot) > piece.ids.len() - piece.sent;
             if self.landing.failed() || !self.on_its_way.iter().any(waits) {
-                return;
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
             }
             match self.lease.duty(self.worker.started.elapsed()) {
-                Duty::StepDown => return,
-                Duty::Renew if self.keep().await.is_err() => return,
+                Duty::StepDown => return true,
+                Duty::Renew if self.keep().await.is_err() => return true,
                 Duty::Renew | Duty::Publish => {}
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
