@@ -7,6 +7,7 @@ use waybill_testkit::eventually;
 
 use super::audit::{audit, audit_to_end};
 use super::setup::{LEASE_SHORT, Outbox, SOON, TOPIC, append, metric};
+use super::steady::Steady;
 use super::torture::writers;
 
 /// Rows of a crash.
@@ -87,15 +88,19 @@ async fn a_zombie_only_repeats() {
     let lease = std::time::Duration::from_millis(1_000);
     let outbox = Outbox::new("zombie").await;
     let relay = || outbox.relay().env("OUTBOX_RELAY_LEASE_MS", lease.as_millis().to_string());
-    let mut first = relay().spawn();
+    // Its rows linger: there are some in its hands when it is stopped.
+    let mut first = relay().env("OUTBOX_RELAY_LINGER_MS", "500").spawn();
     first.wait_ready(SOON).await;
     let mut second = relay().spawn();
     second.wait_ready(SOON).await;
     let writers = writers(&outbox, 200, 4, 400).await;
+    let steady = Steady::start(&outbox.database.url, &outbox.topics.full(TOPIC), 2);
     eventually(SOON, async || {
         (metric(&first, "outbox_relay_published_rows_total").await > 20.0).then_some(())
     })
     .await;
+    eventually(SOON, async || (metric(&first, "outbox_relay_in_flight_rows").await > 0.0).then_some(()))
+        .await;
     first.sigstop().await;
     let stopped = Instant::now();
     eventually(SOON, async || {
@@ -104,8 +109,11 @@ async fn a_zombie_only_repeats() {
     .await;
     // Three lease times, under load: now it wakes up with rows in its hands.
     tokio::time::sleep((3 * lease).saturating_sub(stopped.elapsed())).await;
+    steady.committed(5).await;
     first.sigcont().await;
+    steady.committed(5).await;
     eventually(SOON, async || (metric(&first, "outbox_relay_lease_held").await == 0.0).then_some(())).await;
+    steady.end().await;
     writers.join_all().await;
     let audit = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
     println!("a zombie: {audit:?}");

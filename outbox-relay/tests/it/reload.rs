@@ -6,6 +6,7 @@ use waybill_testkit::{Process, TestTopics, eventually};
 
 use super::audit::audit;
 use super::setup::{Outbox, SOON, TOPIC, append, ask, metric};
+use super::steady::Steady;
 
 /// A configuration file of one test.
 struct File(PathBuf);
@@ -103,6 +104,35 @@ async fn a_changed_url_is_taken_up_on_sighup_when_the_old_worker_has_ended() {
     assert_eq!(relay.terminate().await, Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_name_waits_until_the_old_one_has_handed_over() {
+    let outbox = Outbox::new("renamed").await;
+    let file = File::new();
+    file.write(&[("old", &outbox.database.url)]);
+    // The row lingers in the producer while the old worker ends: the new one could take a lease of its process's name.
+    let mut relay = Process::named("outbox-relay")
+        .arg("--config")
+        .arg(file.0.display().to_string())
+        .env("OUTBOX_RELAY_LINGER_MS", "1000")
+        .spawn();
+    relay.wait_ready(SOON).await;
+    let mut connection = outbox.connection().await;
+    append(&mut connection, &outbox.topics.full(TOPIC), 1).await;
+    eventually(SOON, async || (metric(&relay, "outbox_relay_in_flight_rows").await == 1.0).then_some(()))
+        .await;
+    file.write(&[("new", &outbox.database.url)]);
+    let pid = relay.pid().unwrap().to_string();
+    let sent = tokio::process::Command::new("kill").args(["-HUP", &pid]).status().await.unwrap();
+    assert!(sent.success());
+    append(&mut connection, &outbox.topics.full(TOPIC), 1).await;
+    eventually(SOON, async || (leases(&relay, "new").await == 1.0).then_some(())).await;
+    let audit = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    assert_eq!((audit.records, audit.repeats), (2, 0));
+    assert!(!relay.output().contains("the lease is lost"), "{}", relay.output());
+    assert_eq!(outbox.relay_row::<i64>("epoch").await, 2);
+    assert_eq!(relay.terminate().await, Some(0));
+}
+
 /// Rows of the large backlog: many times what is on its way at once.
 const BACKLOG: i64 = 60_000;
 
@@ -112,20 +142,22 @@ async fn a_backlog_delays_no_other_database_beyond_its_share() {
     behind.bulk(BACKLOG).await;
     brisk.bulk(BACKLOG / 20).await;
     let databases = format!("behind={},brisk={}", behind.database.url, brisk.database.url);
+    // Written all the time, however far the relay is.
+    let steady = Steady::start(&brisk.database.url, &brisk.topics.full(TOPIC), 2);
     let mut relay = brisk.relay().env("OUTBOX_RELAY_DATABASES", databases).spawn();
     let published = async |name: &str| {
         metric(&relay, &format!("outbox_relay_published_rows_total{{database=\"{name}\"}}")).await
     };
     // Both begin at once: the short one is through before the long one, and rows that come then do not wait for it.
     eventually(SOON, async || (published("brisk").await >= (BACKLOG / 20) as f64).then_some(())).await;
-    let mut connection = brisk.connection().await;
     let mut through = 0;
     while published("behind").await < BACKLOG as f64 && through < 5 {
-        append(&mut connection, &brisk.topics.full("t.events"), 1).await;
+        // Each has two rows.
+        let goal = BACKLOG / 20 + 2 * i64::try_from(steady.so_far()).unwrap();
+        eventually(SOON, async || (published("brisk").await >= goal as f64).then_some(())).await;
         through += 1;
-        let goal = (BACKLOG / 20 + through) as f64;
-        eventually(SOON, async || (published("brisk").await >= goal).then_some(())).await;
     }
+    steady.end().await;
     assert!(through > 0, "the backlog was through before a twentieth of it in another database");
     let topics: &TestTopics = &behind.topics;
     topics.read_all(TOPIC, |records| records.len() as i64 >= BACKLOG, SOON).await;

@@ -14,6 +14,10 @@ const DATABASES: [&str; 4] = ["a", "b", "c", "d"];
 /// Each moves once or twice; more is going back and forth.
 const HANDED_OVER_MAX: i64 = 6;
 
+/// After a lease's end, by its row's own times, in seconds. Seldom more than a standby's pause of a quarter of a second: the
+/// rest is for a slow machine.
+const TAKEN_S_MAX: f64 = 2.5;
+
 struct Four(Vec<Outbox>);
 
 /// A lease as its row says: seconds since 1970 on the database's clock.
@@ -184,8 +188,7 @@ async fn a_relay_that_comes_late_gets_half_and_all_when_the_other_is_killed() {
     }
     let after = four.taken_after_their_end(left).await;
     println!("killed: taken {after:?} s after the lease's end");
-    // Seldom more than a standby's pause of a quarter of a second: the rest is for a slow machine.
-    assert!(after.iter().all(|after| (0.0..lease.as_secs_f64()).contains(after)), "{after:?}");
+    assert!(after.iter().all(|after| (0.0..TAKEN_S_MAX).contains(after)), "{after:?}");
     divided(&[&second], &[4]).await;
     written(&writers).await;
     println!("killed: {} repeats", four.audited(writers).await);

@@ -44,8 +44,13 @@ impl Steady {
 
     /// Waits until they have committed so many more transactions.
     pub(crate) async fn committed(&self, more: usize) {
-        let goal = self.committed.load(Ordering::SeqCst) + more;
-        eventually(SOON, async || (self.committed.load(Ordering::SeqCst) >= goal).then_some(())).await;
+        let goal = self.so_far() + more;
+        eventually(SOON, async || (self.so_far() >= goal).then_some(())).await;
+    }
+
+    /// Transactions of which they know that they are committed.
+    pub(crate) fn so_far(&self) -> usize {
+        self.committed.load(Ordering::SeqCst)
     }
 
     /// Ends them.
