@@ -123,11 +123,55 @@ async fn who_waits_for_the_drop_gives_way_to_appends() {
     // Whoever comes while it waits is held up by its bound at most: the server itself would refuse after a second.
     let mut writer = PgConnection::connect(&database.url).await.unwrap();
     sqlx::query("set lock_timeout = '1s'").execute(&mut writer).await.unwrap();
+    let mut longest = Duration::ZERO;
     while !dropping.is_finished() {
+        let began = Instant::now();
         sqlx::query(APPEND_NOW).execute(&mut writer).await.unwrap();
+        longest = longest.max(began.elapsed());
     }
+    assert!(longest < Duration::from_secs(3), "an append took {longest:?}, 200 ms is the bound of its wait");
     assert!(dropping.await.unwrap().busy);
     reader.commit().await.unwrap();
+    assert_eq!(drop_old(&pool).await.partitions, [OLD_DAY]);
+}
+
+/// The bound of the next test, far above what a busy machine needs for an append.
+const BOUND: Duration = Duration::from_secs(4);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_locks_of_a_drop_have_one_bound_together() {
+    let database = with_old_day("one_bound").await;
+    let pool = database.pool.clone();
+    run(&pool, PUBLISH).await;
+    let bound = format!("alter function outbox_partition_drop set lock_timeout = {}", BOUND.as_millis());
+    sqlx::raw_sql(AssertSqlSafe(bound)).execute(&pool).await.unwrap();
+    // One reader of the whole outbox, which goes after most of the bound, and one of the day, which stays.
+    let (mut of_all, mut of_day) = (pool.begin().await.unwrap(), pool.begin().await.unwrap());
+    sqlx::raw_sql("lock table only outbox in access share mode").execute(&mut *of_all).await.unwrap();
+    sqlx::raw_sql("lock table only outbox_20200101 in access share mode")
+        .execute(&mut *of_day)
+        .await
+        .unwrap();
+    let dropping = tokio::spawn({
+        let pool = pool.clone();
+        async move { drop_old(&pool).await }
+    });
+    let going = tokio::spawn(async move {
+        tokio::time::sleep(BOUND * 3 / 4).await;
+        of_all.rollback().await.unwrap();
+    });
+    let mut writer = PgConnection::connect(&database.url).await.unwrap();
+    let mut longest = Duration::ZERO;
+    while !dropping.is_finished() {
+        let began = Instant::now();
+        sqlx::query(APPEND_NOW).execute(&mut writer).await.unwrap();
+        longest = longest.max(began.elapsed());
+    }
+    assert!(dropping.await.unwrap().busy);
+    // With a bound for each it would be seven quarters.
+    assert!(longest < BOUND * 3 / 2, "an append waited for {longest:?} where {BOUND:?} is the bound");
+    going.await.unwrap();
+    of_day.rollback().await.unwrap();
     assert_eq!(drop_old(&pool).await.partitions, [OLD_DAY]);
 }
 
