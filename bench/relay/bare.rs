@@ -65,8 +65,8 @@ fn send(producer: &ThreadedProducer<Counting>, topic: &str, record: &Record) -> 
     }
 }
 
-/// Median milliseconds from sending one record to its acknowledgement, one after the other.
-pub(crate) fn single_ms(topic: &str, tries: usize) -> f64 {
+/// Milliseconds from sending one record to its acknowledgement, one after the other.
+pub(crate) fn single_ms(topic: &str, tries: usize) -> Vec<f64> {
     let acknowledged = Arc::new(AtomicU64::new(0));
     let mut config = waybill_messaging::config::producer(&kafka_bootstrap(), "bare");
     config.set("linger.ms", "0");
@@ -87,5 +87,5 @@ pub(crate) fn single_ms(topic: &str, tries: usize) -> f64 {
         }
         times.push(started.elapsed().as_secs_f64() * 1e3);
     }
-    crate::findings::quantile(&mut times, 0.5)
+    times
 }

@@ -6,6 +6,11 @@ use uuid::Uuid;
 /// Rows of one transaction.
 const TRANSACTION_ROWS: i64 = 1_000;
 
+/// Keys of a load, in turn.
+pub(crate) const KEYS: i64 = 10_000;
+/// Before a row's number in its id.
+const ID_PREFIX: &str = "62656e63-0000-7000-8000";
+
 /// One record for the bare producer: the same bytes as the row's.
 pub(crate) struct Record {
     pub(crate) key: Vec<u8>,
@@ -14,28 +19,38 @@ pub(crate) struct Record {
     pub(crate) timestamp_ms: i64,
 }
 
-pub(crate) async fn load(pool: &PgPool, topic: &str, rows: i64, bytes: i32) {
+/// Appends rows numbered from `first` on; their ids say their numbers.
+pub(crate) async fn load(pool: &PgPool, topic: &str, first: i64, rows: i64, bytes: i32) {
     let statement = "
-        select outbox_append(array_agg(id), array_agg($1), array_agg(convert_to(lpad((n % 10000)::text, 16, 'k'), 'UTF8')),
+        select outbox_append(array_agg(id), array_agg($1), array_agg(convert_to(lpad((n % $5)::text, 16, 'k'), 'UTF8')),
             array_agg(json_build_object('ce_id', id, 'ce_type', 'Measured')::text), array_agg(convert_to(payload, 'UTF8')))
-        from (select n, gen_random_uuid() as id,
+        from (select n, ($6 || '-' || lpad(to_hex(n), 12, '0'))::uuid as id,
                      left(repeat(md5(random()::text || n), $2 / 32 + 1), $2) as payload
               from generate_series($3::bigint, $4::bigint) as n) as row";
     let mut connection = pool.acquire().await.unwrap();
     sqlx::query("set synchronous_commit = off").execute(&mut *connection).await.unwrap();
-    let mut next = 0;
-    while next < rows {
-        let last = (next + TRANSACTION_ROWS).min(rows) - 1;
+    let mut next = first;
+    while next < first + rows {
+        let last = (next + TRANSACTION_ROWS).min(first + rows) - 1;
         sqlx::query(statement)
             .bind(topic)
             .bind(bytes)
             .bind(next)
             .bind(last)
+            .bind(KEYS)
+            .bind(ID_PREFIX)
             .execute(&mut *connection)
             .await
             .unwrap();
         next = last + 1;
     }
+}
+
+/// The number that a loaded row's id says.
+pub(crate) fn number_of(id: &str) -> u64 {
+    let number =
+        id.strip_prefix(ID_PREFIX).and_then(|rest| u64::from_str_radix(rest.strip_prefix('-')?, 16).ok());
+    number.unwrap_or_else(|| panic!("{id} is no id of a loaded row"))
 }
 
 pub(crate) async fn read(pool: &PgPool) -> Vec<Record> {

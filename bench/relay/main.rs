@@ -1,6 +1,6 @@
 //! `cargo xtask bench relay`: the relay against the broker's own limit, and what it costs Postgres.
 //!
-//! Every run is audited by the topic's own offsets; a run that did not bring every row prints no number.
+//! Every run is audited by the topic itself; one that did not bring every row once and in order prints no number.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,6 +10,7 @@
 )]
 
 mod arguments;
+mod audit;
 mod bare;
 mod load;
 mod plot;

@@ -1,16 +1,16 @@
-//! A topic of its own: how many records it has by its offsets, and when the broker appended them.
+//! A topic of its own: how many records it has by its offsets, which they are, and when the broker appended them.
 
 use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use waybill_testkit::{TestTopics, kafka_bootstrap};
 
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(20);
-/// Longest wait for the records that must be there.
-const READ_MAX: Duration = Duration::from_secs(120);
+/// Longest wait for the records that must be there, millions of them after a drain.
+const READ_MAX: Duration = Duration::from_secs(600);
 /// The header by which a record is known to be of a transaction.
 pub(crate) const TRANSACTION_HEADER: &str = "transaction";
 
@@ -25,6 +25,7 @@ pub(crate) struct Topic {
 /// When a record was appended.
 pub(crate) struct Appended {
     pub(crate) transaction: String,
+    pub(crate) key: String,
     /// By the broker's clock, which is this machine's.
     pub(crate) appended_ms: i64,
 }
@@ -55,6 +56,19 @@ impl Topic {
 
     /// The records from these offsets on; the run has no number when they are not just `count`.
     pub(crate) fn read_from(&self, offsets: &[i64], count: i64) -> Vec<Appended> {
+        let mut found = Vec::new();
+        self.read_each(offsets, count, |record| {
+            found.push(Appended {
+                transaction: header(record, TRANSACTION_HEADER),
+                key: String::from_utf8(record.key().unwrap_or_default().to_vec()).unwrap(),
+                appended_ms: record.timestamp().to_millis().unwrap(),
+            });
+        });
+        found
+    }
+
+    /// [`Topic::read_from`], each looked at as it comes and not kept.
+    pub(crate) fn read_each(&self, offsets: &[i64], count: i64, mut each: impl FnMut(&BorrowedMessage<'_>)) {
         let started = Instant::now();
         while self.records() - offsets.iter().sum::<i64>() < count {
             assert!(started.elapsed() < READ_MAX, "{}: fewer than {count} records came", self.name);
@@ -65,22 +79,24 @@ impl Topic {
             from.add_partition_offset(&self.name, partition, Offset::Offset(*offset)).unwrap();
         }
         self.consumer.assign(&from).unwrap();
-        let mut found = Vec::new();
-        while (found.len() as i64) < count {
+        let mut found = 0;
+        while found < count {
             assert!(started.elapsed() < READ_MAX, "{}: {count} records can not be read", self.name);
             let Some(record) = self.consumer.poll(Duration::from_secs(1)) else { continue };
-            let record = record.unwrap();
-            let headers = record.headers().unwrap();
-            let header = headers.iter().find(|header| header.key == TRANSACTION_HEADER).unwrap();
-            found.push(Appended {
-                transaction: String::from_utf8(header.value.unwrap().to_vec()).unwrap(),
-                appended_ms: record.timestamp().to_millis().unwrap(),
-            });
+            each(&record.unwrap());
+            found += 1;
         }
         let came = self.records() - offsets.iter().sum::<i64>();
         assert_eq!(came, count, "{}: {came} records came where {count} were to: no number", self.name);
-        found
     }
+}
+
+/// The text of a header that is there.
+pub(crate) fn header(record: &BorrowedMessage<'_>, name: &str) -> String {
+    let found = record.headers().and_then(|headers| headers.iter().find(|header| header.key == name));
+    let value =
+        found.and_then(|header| header.value).unwrap_or_else(|| panic!("no record is without {name}"));
+    String::from_utf8(value.to_vec()).unwrap()
 }
 
 fn consumer() -> BaseConsumer {

@@ -10,7 +10,7 @@
 //! | [`costs`] with [`statements`], [`wire`], [`wal`]; [`tuples`], [`cpu`] | what an order costs |
 //! | [`hops`] | where its time goes |
 //! | [`pgbench`] | the peer: the same SQL sent by nothing else |
-//! | [`audit`], [`topics`] | whether all of it is true: else there is no figure |
+//! | [`audit`], [`topics`], [`tally`] | whether all of it is true: else there is no figure |
 //! | [`report`], [`table`], [`findings`] | figures for programs and for people |
 
 pub mod arguments;
@@ -29,6 +29,7 @@ pub mod shop;
 pub mod statements;
 pub mod system;
 pub mod table;
+pub mod tally;
 pub mod topics;
 pub mod tuples;
 pub mod wal;

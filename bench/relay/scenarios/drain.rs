@@ -18,7 +18,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Vec<Finding> {
     let relay_topic = Topic::create("relay", arguments.partitions).await;
     let bare_topic = Topic::create("bare", arguments.partitions).await;
     arguments.say(&format!("drain: loading {rows} rows of {} B ...", arguments.bytes));
-    load::load(&database.pool, &relay_topic.name, rows, arguments.bytes).await;
+    load::load(&database.pool, &relay_topic.name, 0, rows, arguments.bytes).await;
     let records = load::read(&database.pool).await;
 
     let (mut bare_runs, mut relay_runs) = (Vec::new(), Vec::new());

@@ -6,6 +6,7 @@ use waybill_testkit::TestDatabase;
 
 use super::latency;
 use crate::arguments::Arguments;
+use crate::audit::{self, Loaded};
 use crate::findings::{Finding, quantile};
 use crate::plot::{self, Point};
 use crate::topic::Topic;
@@ -34,7 +35,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Vec<Finding> {
     for retained in [arguments.many_rows / 10, arguments.many_rows] {
         let there = rows(&database[0]).await;
         arguments.say(&format!("growth: loading up to {retained} rows that are published and retained ..."));
-        load::load(&database[0].pool, &old.name, retained - there, arguments.bytes).await;
+        load::load(&database[0].pool, &old.name, there, retained - there, arguments.bytes).await;
         // As if published: the relay begins behind them.
         let forward = "update outbox_relay set position_from = pg_current_snapshot(), position_to = null, position_id = 0";
         sqlx::query(forward).execute(&database[0].pool).await.unwrap();
@@ -55,15 +56,15 @@ pub(crate) async fn run(arguments: &Arguments) -> Vec<Finding> {
 async fn measured(databases: &[TestDatabase], x: f64, arguments: &Arguments) -> Point {
     let drained = Topic::create("drained", arguments.partitions).await;
     let each = DRAIN_ROWS / databases.len() as i64;
-    for database in databases {
-        load::load(&database.pool, &drained.name, each, arguments.bytes).await;
+    for (number, database) in databases.iter().enumerate() {
+        load::load(&database.pool, &drained.name, number as i64 * each, each, arguments.bytes).await;
     }
-    let (before, started) = (drained.records(), Instant::now());
+    let (before, started) = (drained.ends(), Instant::now());
     let mut relay = relay::start(&databases.iter().collect::<Vec<_>>(), Some(arguments.linger_ms));
     relay::until_published(&relay, DRAIN_ROWS).await;
     let rate = DRAIN_ROWS as f64 / started.elapsed().as_secs_f64();
     assert_eq!(relay.terminate().await, Some(0), "{}", relay.output());
-    assert_eq!(drained.records() - before, DRAIN_ROWS, "not every row came once: no number");
+    audit::loaded(&drained, &before, Loaded { rows: DRAIN_ROWS, of_each: each });
     let topic = Topic::stamped_by_broker("grown", arguments.partitions).await;
     let (mut found, _late) = latency::open_loop(databases, &topic, RATE, arguments).await;
     let point = Point { x, rate, p50_ms: quantile(&mut found, 0.5), p99_ms: quantile(&mut found, 0.99) };

@@ -64,7 +64,7 @@ async fn loaded(name: &str, arguments: &Arguments, topic: &Topic) -> TestDatabas
     let database = TestDatabase::create(name).await;
     database.migrate(&[&waybill_outbox::MIGRATIONS]).await;
     arguments.say(&format!("held: loading {} rows of {} B ...", arguments.rows, arguments.bytes));
-    load::load(&database.pool, &topic.name, arguments.rows, arguments.bytes).await;
+    load::load(&database.pool, &topic.name, 0, arguments.rows, arguments.bytes).await;
     database
 }
 

@@ -11,6 +11,7 @@ mod tax;
 use sqlx::PgPool;
 
 use crate::arguments::{Arguments, What};
+use crate::audit::{self, Loaded};
 use crate::findings::Finding;
 use crate::report::Run;
 use crate::topic::Topic;
@@ -28,16 +29,11 @@ pub(crate) async fn run(what: What, arguments: &Arguments) -> Vec<Finding> {
     }
 }
 
-/// A run counts only when the topic got just that many records.
+/// A run counts only when the topic got each of these rows once, and those of a key in order.
 async fn audited(topic: &Topic, rows: i64, run: impl AsyncFnOnce() -> Run) -> Run {
-    let before = topic.records();
+    let before = topic.ends();
     let run = run().await;
-    let came = topic.records() - before;
-    assert_eq!(
-        came, rows,
-        "{}: {came} records came where {rows} were to: this run has no number",
-        topic.name
-    );
+    audit::loaded(topic, &before, Loaded::of_one(rows));
     run
 }
 

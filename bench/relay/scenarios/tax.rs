@@ -35,15 +35,21 @@ pub(crate) async fn run(arguments: &Arguments) -> Vec<Finding> {
     sqlx::raw_sql(TABLES).execute(&database.pool).await.unwrap();
     let pool = PgPoolOptions::new().max_connections(SESSIONS).connect(&database.url).await.unwrap();
     let (mut plain, mut with_outbox) = (Vec::new(), Vec::new());
+    let (mut orders, mut messages) = (0, 0);
     for number in 1..=arguments.runs {
-        plain.push(turn(&pool, ORDER, arguments).await);
-        with_outbox.push(turn(&pool, ORDER_AND_OUTBOX, arguments).await);
+        let (rate, done) = turn(&pool, ORDER, arguments).await;
+        plain.push(rate);
+        orders += done;
+        let (rate, done) = turn(&pool, ORDER_AND_OUTBOX, arguments).await;
+        with_outbox.push(rate);
+        orders += done;
+        messages += done;
         let (order, both) = (plain[number - 1], with_outbox[number - 1]);
         arguments.say(&format!("tax, run {number}: {order:.0} orders/s, {both:.0} orders/s with the outbox"));
     }
     let committed: i64 = sqlx::query_scalar("select count(*) from orders").fetch_one(&pool).await.unwrap();
     let appended: i64 = sqlx::query_scalar("select count(*) from outbox").fetch_one(&pool).await.unwrap();
-    assert!(appended > 0 && appended < committed, "{appended} messages of {committed} orders: no number");
+    assert_eq!((committed, appended), (orders, messages), "not what the sessions did: no number");
     let (plain, with_outbox) = (quantile(&mut plain, 0.5), quantile(&mut with_outbox, 0.5));
     vec![
         Finding::told("transactions of an order of two lines", plain, "/s"),
@@ -57,8 +63,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Vec<Finding> {
     ]
 }
 
-/// Transactions per second of all sessions together.
-async fn turn(pool: &PgPool, statement: &'static str, arguments: &Arguments) -> f64 {
+/// Transactions per second of all sessions together, and how many they were.
+async fn turn(pool: &PgPool, statement: &'static str, arguments: &Arguments) -> (f64, i64) {
     let (started, time) = (Instant::now(), Duration::from_secs(arguments.seconds));
     let sessions = (0..SESSIONS).map(|_| {
         let pool = pool.clone();
@@ -66,7 +72,7 @@ async fn turn(pool: &PgPool, statement: &'static str, arguments: &Arguments) -> 
             let mut connection = pool.acquire().await.unwrap();
             let payload = vec![7_u8; 200];
             let headers = r#"{"ce_id":"00000000-0000-0000-0000-000000000000","ce_type":"Measured"}"#;
-            let mut done = 0_u64;
+            let mut done = 0_i64;
             while started.elapsed() < time {
                 sqlx::query(statement)
                     .bind(Uuid::now_v7())
@@ -83,6 +89,6 @@ async fn turn(pool: &PgPool, statement: &'static str, arguments: &Arguments) -> 
         })
     });
     let done = futures_util::future::join_all(sessions).await;
-    let done: u64 = done.into_iter().map(Result::unwrap).sum();
-    done as f64 / started.elapsed().as_secs_f64()
+    let done: i64 = done.into_iter().map(Result::unwrap).sum();
+    (done as f64 / started.elapsed().as_secs_f64(), done)
 }
