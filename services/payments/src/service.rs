@@ -12,7 +12,7 @@ use crate::consumers::payment_commands::PaymentCommands;
 use crate::http::{self, AppState};
 use crate::provider::sandbox::Sandbox;
 use crate::store;
-use crate::worker::Worker;
+use crate::worker::{self, Worker};
 
 /// This service's name in logs, health and client ids.
 pub const NAME: &str = "payments";
@@ -40,7 +40,8 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<ExitR
     let due = Arc::new(Notify::new());
     let handler = PaymentCommands::new(Arc::clone(&clock), Arc::clone(&due));
     let provider = Arc::new(Sandbox::new(pool.clone()));
-    let worker = Worker { pool: pool.clone(), topic_prefix, provider, clock, due };
+    let call_timeout = worker::CALL_TIMEOUT;
+    let worker = Worker { pool: pool.clone(), topic_prefix, provider, clock, due, call_timeout };
     host.run(
         handler,
         |verifier| http::router(AppState { pool, verifier }),

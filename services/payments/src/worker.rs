@@ -3,6 +3,8 @@
 //! Taking puts a payment off past the call's time limit; a worker that is killed in the middle leaves it to come up
 //! again, and the provider's idempotency keys make asking twice harmless.
 
+mod seats;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +21,10 @@ use crate::domain::outcome::Outcome;
 use crate::domain::payment::{Operation, PaymentKey, State};
 use crate::provider::{Authorization, Provider, ProviderError};
 use crate::store::payments::{self, Kept};
+use seats::{Seat, Seats};
 
-/// Calls to the provider at a time: providers limit their clients, and each call holds a connection of theirs.
-const CALLS_MAX: usize = 64;
-/// Longest a call may take; after it the outcome is unknown.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest a call may take unless told otherwise; after it the outcome is unknown.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a taken payment is put off: the call's limit, the time to record, and room for a slow clock.
 const CLAIM: Duration = Duration::from_secs(30);
 /// Longest wait between looks at what is due: what this process's consumer makes due is told at once, so this is for
@@ -48,12 +49,18 @@ pub struct Worker<P> {
     pub clock: Arc<dyn Clock>,
     /// Told by the consumer when something has become due.
     pub due: Arc<Notify>,
+    /// Longest a call may take, well under the half minute for which its payment is put off; see [`CALL_TIMEOUT`].
+    pub call_timeout: Duration,
 }
+
+/// What a call has found, and the seat it sat on: free when the outcome is recorded.
+type Seated = (Found, Seat);
 
 impl<P: Provider> Worker<P> {
     /// Works until the shutdown is requested, then waits for the calls under way.
     pub async fn run(self, shutdown: Shutdown) {
-        let mut calls: JoinSet<Found> = JoinSet::new();
+        let seats = Seats::new();
+        let mut calls: JoinSet<Seated> = JoinSet::new();
         let mut wait = Duration::ZERO;
         // There may be more due than there was room for.
         let mut full = false;
@@ -63,30 +70,32 @@ impl<P: Provider> Worker<P> {
                     if !calls.is_empty() {
                         tokio::time::sleep(RECORD_WAIT).await;
                     }
-                    let found = finished(first, &mut calls);
+                    let (found, _seats) = finished(first, &mut calls);
                     self.record(&found, &shutdown).await;
                     if full {
                         wait = Duration::ZERO;
                     }
                 }
-                () = self.more_due(wait), if calls.len() < CALLS_MAX && !shutdown.is_requested() => {
-                    (full, wait) = self.take(&mut calls).await;
+                () = self.more_due(&seats, wait), if !shutdown.is_requested() => {
+                    (full, wait) = self.take(&seats, &mut calls).await;
                 }
                 () = shutdown.requested(), if calls.is_empty() => return,
             }
         }
     }
 
-    /// Until something has become due, but not longer than this.
-    async fn more_due(&self, wait: Duration) {
+    /// Until a call may begin, and then until something has become due, but not longer than this.
+    async fn more_due(&self, seats: &Seats, wait: Duration) {
+        seats.some_free().await;
         // In time and told are the same: look.
         let _told = tokio::time::timeout(wait, self.due.notified()).await;
     }
 
     /// Takes what is due and starts the calls; answers whether that was as much as there was room for, and how long to
     /// wait for the next look.
-    async fn take(&self, calls: &mut JoinSet<Found>) -> (bool, Duration) {
-        let room = i64::try_from(CALLS_MAX - calls.len()).unwrap_or(0);
+    async fn take(&self, seats: &Seats, calls: &mut JoinSet<Seated>) -> (bool, Duration) {
+        // Nobody else takes seats: those that are free now stay free.
+        let room = i64::try_from(seats.free()).unwrap_or(0);
         let taken = match payments::payments_take_due(&self.pool, room, CLAIM).await {
             Ok(taken) => taken,
             Err(error) => {
@@ -99,12 +108,15 @@ impl<P: Provider> Worker<P> {
         };
         let full = i64::try_from(taken.len()).is_ok_and(|count| count >= room);
         for kept in taken {
-            let provider = self.provider.clone();
-            if let Some(operation) = kept.payment.state.operation() {
-                calls.spawn(async move { call(provider.as_ref(), kept, operation).await });
+            let (provider, timeout) = (self.provider.clone(), self.call_timeout);
+            if let (Some(operation), Some(seat)) = (kept.payment.state.operation(), seats.take()) {
+                let seats = seats.clone();
+                calls.spawn(async move {
+                    seats.sit(seat, call(provider.as_ref(), kept, operation, timeout)).await
+                });
             }
         }
-        (full, POLL_WAIT)
+        (full, if full { Duration::ZERO } else { POLL_WAIT })
     }
 
     /// Records outcomes; when that fails for long they are left to come up again, and nothing is lost.
@@ -134,12 +146,15 @@ impl<P: Provider> Worker<P> {
 }
 
 /// Everything that has finished by now; a call that panicked is left to come up again.
-fn finished(first: Result<Found, tokio::task::JoinError>, calls: &mut JoinSet<Found>) -> Vec<Found> {
-    let mut all = Vec::new();
+fn finished(
+    first: Result<Seated, tokio::task::JoinError>,
+    calls: &mut JoinSet<Seated>,
+) -> (Vec<Found>, Vec<Seat>) {
+    let mut all = (Vec::new(), Vec::new());
     let mut next = Some(first);
     while let Some(joined) = next {
         match joined {
-            Ok(found) => all.push(found),
+            Ok(seated) => all.extend([seated]),
             Err(error) => tracing::error!(%error, "a call to the provider failed in this program"),
         }
         next = calls.try_join_next();
@@ -147,9 +162,9 @@ fn finished(first: Result<Found, tokio::task::JoinError>, calls: &mut JoinSet<Fo
     all
 }
 
-async fn call<P: Provider>(provider: &P, kept: Kept, operation: Operation) -> Found {
+async fn call<P: Provider>(provider: &P, kept: Kept, operation: Operation, timeout: Duration) -> Found {
     let (key, tries) = (kept.payment.key, kept.tries);
-    let answer = tokio::time::timeout(CALL_TIMEOUT, ask(provider, &kept)).await;
+    let answer = tokio::time::timeout(timeout, ask(provider, &kept)).await;
     let answer = answer.unwrap_or(Err(ProviderError::AnswerLost));
     let calls = metrics::counter_vec(
         "payments_provider_calls_total",

@@ -5,6 +5,7 @@
 
 mod gather;
 pub mod sandbox;
+mod under_way;
 
 use std::future::Future;
 

@@ -7,7 +7,7 @@
 //! | `tok_timeout_once` | the first call times out without effect, the next is approved |
 //! | `tok_unknown` | approved, but every answer to the call is lost: only asking tells |
 //! | `tok_fail_N` | the first N calls (at most 1,000) are not taken, then approved |
-//! | `tok_slow_MS` | approved after MS milliseconds (at most 60,000) |
+//! | `tok_slow_MS` | approved after MS milliseconds (at most 60,000), also when the caller has hung up meanwhile |
 //! | any other | declined, `unknown_token` |
 
 use std::time::Duration;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 
 use super::gather::{Call, Gather};
+use super::under_way::{TooMany, UnderWay};
 use super::{Authorization, Provider, ProviderError};
 use crate::domain::payment::{PaymentKey, Terms};
 use crate::store::sandbox::{self, AuthorizationCall, AuthorizationRow, CaptureCall};
@@ -30,6 +31,7 @@ pub struct Sandbox {
     pool: PgPool,
     authorizations: Gather<AuthorizationCall>,
     captures: Gather<CaptureCall>,
+    slow: UnderWay,
 }
 
 impl Call for AuthorizationCall {
@@ -107,7 +109,27 @@ impl Sandbox {
             let pool = own.clone();
             async move { sandbox::authorizations_capture(&pool, &calls).await }
         });
-        Self { pool, authorizations, captures }
+        Self { pool, authorizations, captures, slow: UnderWay::default() }
+    }
+}
+
+impl Sandbox {
+    /// Decides later, as a provider does that goes on with what a caller no longer waits for.
+    async fn authorize_slowly(
+        &self,
+        call: AuthorizationCall,
+        time: Duration,
+    ) -> Result<AuthorizationRow, ProviderError> {
+        let (authorizations, key) = (self.authorizations.clone(), call.key.clone());
+        let work = || async move {
+            tokio::time::sleep(time).await;
+            // Who waits, or asks later, finds whether it was decided.
+            let _decided = authorizations.call(call).await;
+        };
+        let ended = self.slow.wait(&key, work).await;
+        ended.map_err(|TooMany| ProviderError::Unavailable { why: "too many slow calls".to_owned() })?;
+        let row = sandbox::authorization_find(&self.pool, &key).await.map_err(|error| away(&error))?;
+        row.ok_or_else(|| ProviderError::Unavailable { why: "the sandbox could not decide".to_owned() })
     }
 }
 
@@ -128,13 +150,13 @@ fn decided(row: AuthorizationRow) -> Option<Authorization> {
 impl Provider for Sandbox {
     async fn authorize(&self, key: PaymentKey, terms: &Terms) -> Result<Authorization, ProviderError> {
         let behaviour = Behaviour::of(&terms.token);
-        if let Behaviour::Slow(time) = behaviour {
-            tokio::time::sleep(time).await;
-        }
         let reason = if let Behaviour::Decline(reason) = behaviour { Some(reason) } else { None };
         let skip = behaviour.calls_without_effect();
         let call = AuthorizationCall { key: key.to_string(), amount_minor: terms.amount_minor, reason, skip };
-        let row = self.authorizations.call(call).await.map_err(|why| ProviderError::Unavailable { why })?;
+        let row = match behaviour {
+            Behaviour::Slow(time) => self.authorize_slowly(call, time).await?,
+            _ => self.authorizations.call(call).await.map_err(|why| ProviderError::Unavailable { why })?,
+        };
         match (decided(row), behaviour) {
             (_, Behaviour::AnswerLost) | (None, Behaviour::TimeoutOnce) => Err(ProviderError::AnswerLost),
             (Some(authorization), _) => Ok(authorization),

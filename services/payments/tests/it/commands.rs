@@ -93,6 +93,36 @@ async fn a_void_overtakes_an_authorization_under_way() {
     assert_eq!(world.told(order, 1).await, ["PaymentVoided"], "and nothing more is told");
 }
 
+/// The provider goes on with what the worker no longer waits for, and asking again finds it.
+#[tokio::test]
+async fn a_call_slower_than_the_workers_patience_still_lands() {
+    let world = World::new("pay_impatient").await;
+    world.start_worker_with(Duration::from_millis(100));
+    let order = OrderId::generate();
+    world.deliver(order, &authorize(order, "tok_slow_3000")).await;
+    assert_eq!(world.told(order, 1).await, ["PaymentAuthorized"]);
+    let (state, _, _, calls) = world.sandbox(order).await.unwrap();
+    assert_eq!((state.as_str(), calls), ("approved", 1), "asked again and again, paid once");
+}
+
+/// More slow payments than calls may be out at a time: the others do not wait for them.
+#[tokio::test]
+async fn slow_payments_do_not_hold_up_the_others() {
+    let world = World::new("pay_starving").await;
+    let slow: Vec<OrderId> = (0..80).map(|_| OrderId::generate()).collect();
+    for order in &slow {
+        world.deliver(*order, &authorize(*order, "tok_slow_60000")).await;
+    }
+    let quick = OrderId::generate();
+    world.deliver(quick, &authorize(quick, "tok_approve")).await;
+    // So patient that no slow call makes room by being given up.
+    world.start_worker_with(2 * REPLY_TIMEOUT);
+    assert_eq!(world.told(quick, 1).await, ["PaymentAuthorized"]);
+    for order in slow {
+        assert!(world.replies(order).await.is_empty(), "the slow ones are still out");
+    }
+}
+
 #[tokio::test]
 async fn a_worker_killed_after_the_call_asks_again_and_finds_what_it_did() {
     use waybill_payments::provider::{Provider as _, sandbox::Sandbox};

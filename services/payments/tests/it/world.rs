@@ -14,7 +14,7 @@ use waybill_messaging::envelope::{Cause, Envelope};
 use waybill_outbox::inbox::{Delivery, Handler as _, Verdict};
 use waybill_payments::consumers::payment_commands::PaymentCommands;
 use waybill_payments::provider::sandbox::Sandbox;
-use waybill_payments::worker::Worker;
+use waybill_payments::worker::{self, Worker};
 use waybill_runtime::clock::SystemClock;
 use waybill_runtime::lifecycle::Shutdown;
 use waybill_testkit::{TestDatabase, eventually};
@@ -49,10 +49,16 @@ impl World {
 
     /// Starts a worker with the sandbox.
     pub(crate) fn start_worker(&self) {
+        self.start_worker_with(worker::CALL_TIMEOUT);
+    }
+
+    /// Starts a worker that waits so long for an answer.
+    pub(crate) fn start_worker_with(&self, call_timeout: Duration) {
         let provider = Arc::new(Sandbox::new(self.pool()));
         let clock = Arc::new(SystemClock);
         let due = Arc::clone(&self.due);
-        let worker = Worker { pool: self.pool(), topic_prefix: String::new(), provider, clock, due };
+        let worker =
+            Worker { pool: self.pool(), topic_prefix: String::new(), provider, clock, due, call_timeout };
         tokio::spawn(worker.run(self.shutdown.clone()));
     }
 
