@@ -47,7 +47,7 @@ impl Ground {
             .env("RUST_LOG", arguments.log_filter.as_str())
             .env("DATABASE_URL", database.url.as_str())
             .env("WAYBILL_JWKS", jwks)
-            .env("WAYBILL_DATABASE_POOL_MAX", arguments.clients.to_string())
+            .env("WAYBILL_DATABASE_WRITES_MAX", arguments.clients.to_string())
             .env("WAYBILL_OUTBOX_UNPUBLISHED_MAX", UNPUBLISHED_MAX)
             .spawn();
         orders.wait_ready(READY_TIMEOUT).await;

@@ -84,12 +84,6 @@ impl Money {
         Self { minor, currency }
     }
 
-    /// Nothing, in `currency`: where sums start.
-    #[must_use]
-    pub const fn zero(currency: Currency) -> Self {
-        Self { minor: 0, currency }
-    }
-
     /// The sum.
     ///
     /// # Errors

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -19,7 +18,7 @@ use waybill_outbox::retry;
 use waybill_outbox::upkeep;
 use waybill_runtime::config::Common;
 use waybill_runtime::lifecycle::{ExitReason, Shutdown, Tasks};
-use waybill_runtime::pool;
+use waybill_runtime::pool::{Pools, Statements};
 
 use crate::faults::Faulty;
 use crate::intake::Gate;
@@ -50,8 +49,8 @@ pub struct Host {
     settings: Settings,
     shutdown: Shutdown,
     sagas: Option<Arc<dyn SagaDesk>>,
-    /// The service's database; connects when it is first used.
-    pub pool: PgPool,
+    /// The service's database.
+    pub pools: Pools,
 }
 
 /// Both sockets.
@@ -77,8 +76,8 @@ impl Signs {
         router.layer(from_fn_with_state(self.is_started.clone(), when_started))
     }
 
-    fn guard_api(&self, router: Router, verifier: Arc<Verifier>, pool: PgPool) -> Router {
-        let gate = Gate { is_full: self.is_full.clone(), verifier, pool };
+    fn guard_api(&self, router: Router, verifier: Arc<Verifier>, reads: Statements) -> Router {
+        let gate = Gate { is_full: self.is_full.clone(), verifier, reads };
         self.guard(router.layer(from_fn_with_state(gate, intake::refuse_when_full)))
     }
 }
@@ -98,9 +97,9 @@ impl Host {
     /// When the database's URL can not be read.
     pub fn new(service: Service, settings: Settings, shutdown: Shutdown) -> anyhow::Result<Self> {
         settings.kafka_security.clone().install();
-        let pool = pool::connect(&settings.common.postgres, service.name);
-        let pool = pool.context("DATABASE_URL can not be used")?;
-        Ok(Self { service, settings, shutdown, sagas: None, pool })
+        let pools = Pools::connect(&settings.common.postgres, service.name);
+        let pools = pools.context("DATABASE_URL can not be used")?;
+        Ok(Self { service, settings, shutdown, sagas: None, pools })
     }
 
     /// With sagas that operators can look at and mend.
@@ -122,7 +121,8 @@ impl Host {
         api: impl FnOnce(Arc<Verifier>) -> Router,
         workers: impl FnOnce(&mut Tasks, &Shutdown),
     ) -> anyhow::Result<ExitReason> {
-        let Self { service, settings, shutdown, sagas, pool } = self;
+        let Self { service, settings, shutdown, sagas, pools } = self;
+        let pool = pools.background;
         let (common, policy) = (settings.common, settings.retry);
         let listeners = Listeners {
             api: bind("WAYBILL_HTTP_ADDR", common.http_addr).await?,
@@ -134,7 +134,7 @@ impl Host {
         let retries = retry::consumer_config(&common.kafka_bootstrap, prefix, &group, service.reads, &policy);
         let (started, is_started) = watch::channel(false);
         let (full, is_full) = watch::channel(false);
-        let health = health::router(&service, &pool, &kafka, retries.as_ref(), is_started.clone());
+        let health = health::router(&service, &pools.probes, &kafka, retries.as_ref(), is_started.clone());
         let Some((listeners, verifier)) = keys(listeners, &health, &common, &shutdown).await? else {
             return Ok(ExitReason::Requested);
         };
@@ -144,7 +144,7 @@ impl Host {
             Operated { service: service.name, pool: pool.clone(), dry_run: processor.dry_run(), sagas };
         let operators = operator::router(operated, Arc::clone(&verifier));
         let signs = Signs { is_started, is_full };
-        let api = signs.guard_api(api(Arc::clone(&verifier)), verifier, pool.clone());
+        let api = signs.guard_api(api(Arc::clone(&verifier)), verifier, pools.reads);
         let routers = Routers { api: api.merge(health), operator: signs.guard(operators) };
         let mut tasks = Tasks::new();
         routers.serve(listeners, &mut tasks, &shutdown);

@@ -18,6 +18,7 @@ use waybill_http::auth::Verifier;
 use waybill_http::idempotency::{IdempotencyKey, key_is_known};
 use waybill_outbox::backlog::{self, Backlog};
 use waybill_runtime::lifecycle::Shutdown;
+use waybill_runtime::pool::Statements;
 use waybill_telemetry::metrics::{counter_vec, int_gauge_vec};
 
 use crate::settings::OutboxBound;
@@ -99,7 +100,7 @@ pub(crate) struct Gate {
     /// Who calls, for whose keys are looked at.
     pub(crate) verifier: Arc<Verifier>,
     /// Where the keys are.
-    pub(crate) pool: PgPool,
+    pub(crate) reads: Statements,
 }
 
 /// Answers 503 `outbox_full` to whatever may change something, while the outbox is full; nothing is written then. A
@@ -131,7 +132,7 @@ impl Gate {
     async fn is_answered(&self, endpoint: &str, headers: &HeaderMap) -> bool {
         let Ok(key) = IdempotencyKey::from_headers(headers) else { return false };
         let Ok(caller) = self.verifier.caller(headers).await else { return false };
-        key_is_known(&self.pool, &caller, endpoint, &key).await.unwrap_or_else(|error| {
+        key_is_known(&self.reads, &caller, endpoint, &key).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "an idempotency key could not be looked at");
             false
         })

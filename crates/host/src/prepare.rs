@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use sqlx::PgPool;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::Migrator;
+use sqlx::{Connection as _, PgPool};
 use waybill_http::auth::{AuthError, Verifier};
 use waybill_messaging::config as kafka;
 use waybill_messaging::topics::{TopicAdmin, TopicsError};
@@ -60,18 +60,23 @@ async fn once(
     common: &Common,
     pool: &PgPool,
 ) -> anyhow::Result<()> {
-    for migrator in &service.migrations {
-        migrate(migrator, pool).await.context("the tables could not be made")?;
-    }
+    migrate(&service.migrations, &common.postgres.url, service.name)
+        .await
+        .context("the tables could not be made")?;
     upkeep::make(pool).await.context("the partitions could not be made")?;
     topics(service, retry_topics, common).await.context("the topics are not as they should be")
 }
 
-/// Several migrators share the database: each ignores the others' migrations.
-async fn migrate(migrator: &Migrator, pool: &PgPool) -> Result<(), MigrateError> {
-    let mut migrator = Migrator { migrations: migrator.migrations.clone(), ..Migrator::DEFAULT };
-    migrator.set_ignore_missing(true);
-    migrator.run(pool).await
+/// On a connection of its own, without the sessions' limit of a statement: an `alter` of a large table must be able to end.
+async fn migrate(migrators: &[&Migrator], url: &str, name: &str) -> anyhow::Result<()> {
+    let mut connection = pool::connect_unhurried(url, name).await?;
+    for migrator in migrators {
+        // Several migrators share the database: each ignores the others' migrations.
+        let mut migrator = Migrator { migrations: migrator.migrations.clone(), ..Migrator::DEFAULT };
+        migrator.set_ignore_missing(true);
+        migrator.run(&mut connection).await?;
+    }
+    Ok(connection.close().await?)
 }
 
 async fn topics(service: &Service, retry_topics: &[String], common: &Common) -> Result<(), TopicsError> {
@@ -79,4 +84,31 @@ async fn topics(service: &Service, retry_topics: &[String], common: &Common) -> 
     let names: Vec<&str> =
         service.topics.iter().copied().chain(retry_topics.iter().map(String::as_str)).collect();
     admin.check(&service.manifest, &names).await
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::migrate::{Migration, MigrationType};
+    use sqlx::{AssertSqlSafe, SqlSafeStr as _};
+    use waybill_testkit::TestDatabase;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_migration_may_take_longer_than_any_statement_of_a_service() {
+        let database = TestDatabase::create("host_migration").await;
+        let looks = "create table limits as
+                     select current_setting('statement_timeout') as statement, current_setting('lock_timeout') as lock";
+        let sql = AssertSqlSafe(looks).into_sql_str();
+        let migration = Migration::new(1, "limits".into(), MigrationType::Simple, sql, false);
+        let migrator = Migrator { migrations: vec![migration].into(), ..Migrator::DEFAULT };
+        migrate(&[&migrator], &database.url, "host-test").await.unwrap();
+        let limits: (String, String) =
+            sqlx::query_as("select statement, lock from limits").fetch_one(&database.pool).await.unwrap();
+        assert_eq!(
+            limits,
+            ("0".to_owned(), "2s".to_owned()),
+            "no statement is cut; locks are not waited for"
+        );
+    }
 }

@@ -19,16 +19,6 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still, for tests.
-#[derive(Clone, Copy, Debug)]
-pub struct FixedClock(pub DateTime<Utc>);
-
-impl Clock for FixedClock {
-    fn now(&self) -> DateTime<Utc> {
-        self.0
-    }
-}
-
 /// A new id: a UUIDv7, whose time part keeps index inserts local. An id never decides order.
 #[must_use]
 pub fn new_id() -> Uuid {

@@ -4,26 +4,54 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use crate::environment::{ConfigError, Environment};
+pub use crate::environment::{Asked, ConfigError, Environment};
+use crate::pool;
 
 /// Exit code of a process whose configuration has mistakes.
 pub const EXIT_CODE_CONFIG: i32 = 2;
 
-/// Where a service's Postgres is.
+/// Where a service's Postgres is, and how many connections to it there may be.
 #[derive(Clone)]
 pub struct Postgres {
     /// `DATABASE_URL`: `postgres://user:password@host:port/database?sslmode=...`.
     pub url: String,
-    /// `WAYBILL_DATABASE_POOL_MAX`: connections at most; the sum over all processes stays under `max_connections`.
-    pub pool_max: u32,
+    /// The bounds of its pools.
+    pub bounds: PoolBounds,
+}
+
+/// Connections at most, by what they are for, so that no kind of work takes those of another. The sum over all processes
+/// stays under the server's `max_connections`; see [`crate::pool::Pools`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolBounds {
+    /// `WAYBILL_DATABASE_WRITES_MAX`: commands over HTTP; those of one statement and those of several each have so many.
+    pub writes: u32,
+    /// `WAYBILL_DATABASE_READS_MAX`: reads over HTTP.
+    pub reads: u32,
+    /// `WAYBILL_DATABASE_BACKGROUND_MAX`: consumers, sweepers, workers, upkeep, the operators' API.
+    pub background: u32,
+}
+
+impl Default for PoolBounds {
+    fn default() -> Self {
+        Self { writes: 8, reads: 4, background: 8 }
+    }
+}
+
+impl PoolBounds {
+    fn read(env: &mut Environment) -> Self {
+        let Self { writes, reads, background } = Self::default();
+        Self {
+            writes: env.parsed_in("WAYBILL_DATABASE_WRITES_MAX", writes, 1..=500),
+            reads: env.parsed_in("WAYBILL_DATABASE_READS_MAX", reads, 1..=500),
+            // A dry run of the operators' API takes two at a time.
+            background: env.parsed_in("WAYBILL_DATABASE_BACKGROUND_MAX", background, 3..=500),
+        }
+    }
 }
 
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Postgres")
-            .field("url", &redacted(&self.url))
-            .field("pool_max", &self.pool_max)
-            .finish()
+        f.debug_struct("Postgres").field("url", &redacted(&self.url)).field("bounds", &self.bounds).finish()
     }
 }
 
@@ -56,14 +84,8 @@ impl Common {
     /// Reads the shared settings; `http_default` is the service's own default address.
     pub fn read(env: &mut Environment, http_default: &str) -> Self {
         let http_addr = read_http_addr(env, http_default);
-        let url = env.required("DATABASE_URL");
-        if !url.is_empty() && !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            env.mistake(
-                "DATABASE_URL",
-                "is no Postgres URL: write postgres://user:password@host:port/database",
-            );
-        }
-        let pool_max = env.parsed_in("WAYBILL_DATABASE_POOL_MAX", 16, 2..=500);
+        let url = read_database_url(env);
+        let bounds = PoolBounds::read(env);
         let topic_prefix = env.text("WAYBILL_TOPIC_PREFIX", "");
         if !topic_prefix.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c))
             || topic_prefix.len() > 100
@@ -72,7 +94,7 @@ impl Common {
         }
         Self {
             http_addr,
-            postgres: Postgres { url, pool_max },
+            postgres: Postgres { url, bounds },
             kafka_bootstrap: env.text("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092"),
             topic_prefix,
             jwks: env.required("WAYBILL_JWKS"),
@@ -83,6 +105,21 @@ impl Common {
             shutdown_timeout: read_shutdown_timeout(env),
         }
     }
+}
+
+/// `DATABASE_URL`, which the driver that will use it can read.
+fn read_database_url(env: &mut Environment) -> String {
+    const VARIABLE: &str = "DATABASE_URL";
+    let url = env.required(VARIABLE);
+    if url.is_empty() {
+        return url;
+    }
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        env.mistake(VARIABLE, "is no Postgres URL: write postgres://user:password@host:port/database");
+    } else if let Err(error) = pool::options(&url) {
+        env.mistake(VARIABLE, format!("{:?} can not be used: {error}", redacted(&url)));
+    }
+    url
 }
 
 /// `WAYBILL_HTTP_ADDR`, or the given default.
@@ -159,13 +196,28 @@ mod tests {
         let error = read(&[
             ("DATABASE_URL", "mysql://x"),
             ("WAYBILL_HTTP_ADDR", "8083"),
-            ("WAYBILL_DATABASE_POOL_MAX", "-1"),
+            ("WAYBILL_DATABASE_WRITES_MAX", "-1"),
+            ("WAYBILL_DATABASE_BACKGROUND_MAX", "2"),
             ("WAYBILL_TOPIC_PREFIX", "a b"),
             ("WAYBILL_LOG_FORMAT", "xml"),
             ("WAYBILL_SHUTDOWN_TIMEOUT_MS", "1"),
         ])
         .unwrap_err();
-        assert_eq!(error.variables().count(), 7, "{error}");
+        assert_eq!(error.variables().count(), 8, "{error}");
+    }
+
+    #[test]
+    fn a_database_url_that_the_driver_can_not_use_is_a_mistake() {
+        for url in [
+            "postgres://u:geheim@h:port/d",
+            "postgres://u:geheim@h:99999/d",
+            "postgres://u:geheim@h/d?sslmode=perhaps",
+            "postgres://u:geheim@[h/d",
+        ] {
+            let error = read(&[("DATABASE_URL", url), ("WAYBILL_JWKS", "jwks.json")]).unwrap_err();
+            assert_eq!(error.variables().collect::<Vec<_>>(), ["DATABASE_URL"], "{url}");
+            assert!(!error.to_string().contains("geheim"), "{error}");
+        }
     }
 
     #[test]

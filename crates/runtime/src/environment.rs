@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Every mistake found in the configuration, a line each.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,26 @@ impl Display for ConfigError {
 pub struct Environment {
     values: HashMap<String, String>,
     mistakes: Vec<(&'static str, String)>,
+    asked: Asked,
+}
+
+/// The variables that a program reads, each with its default where it has one; for its usage.
+#[derive(Debug, Clone, Default)]
+pub struct Asked(Arc<Mutex<Vec<(&'static str, String)>>>);
+
+impl Asked {
+    /// In the order in which they were read first.
+    #[must_use]
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, name: &'static str, default: impl Display) {
+        let mut variables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !variables.iter().any(|(known, _)| *known == name) {
+            variables.push((name, default.to_string()));
+        }
+    }
 }
 
 impl Environment {
@@ -49,17 +70,25 @@ impl Environment {
     #[must_use]
     pub fn from_map(map: impl IntoIterator<Item = (String, String)>) -> Self {
         let values = map.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect();
-        Self { values, mistakes: Vec::new() }
+        Self { values, mistakes: Vec::new(), asked: Asked::default() }
+    }
+
+    /// What is read from here on, to be looked at afterwards.
+    #[must_use]
+    pub fn asked(&self) -> Asked {
+        self.asked.clone()
     }
 
     /// The value, when there is one.
     #[must_use]
     pub fn optional(&self, name: &'static str) -> Option<String> {
+        self.asked.note(name, "");
         self.values.get(name).cloned()
     }
 
     /// The value; its absence is remembered as a mistake and read as empty.
     pub fn required(&mut self, name: &'static str) -> String {
+        self.asked.note(name, "required");
         let value = self.optional(name);
         value.unwrap_or_else(|| {
             self.mistake(name, "is required and not set");
@@ -69,6 +98,7 @@ impl Environment {
 
     /// The value or the default.
     pub fn text(&mut self, name: &'static str, default: &str) -> String {
+        self.asked.note(name, default);
         self.optional(name).unwrap_or_else(|| default.to_owned())
     }
 
@@ -91,6 +121,7 @@ impl Environment {
         T: FromStr + PartialOrd + Display + Copy,
         T::Err: Display,
     {
+        self.asked.note(name, default);
         let value = self.parsed(name, default);
         if range.contains(&value) {
             return value;
@@ -145,5 +176,18 @@ mod tests {
         assert_eq!(env.required("NAME"), "orders");
         assert_eq!(env.text("OTHER", "default"), "default");
         assert!(env.finish().is_ok());
+    }
+
+    #[test]
+    fn what_was_asked_for_can_be_told() {
+        let mut env = environment(&[("PORT", "8080")]);
+        let asked = env.asked();
+        env.parsed_in("PORT", 80_u16, 1..=9000);
+        env.required("NAME");
+        env.text("OTHER", "default");
+        assert_eq!(env.optional("OTHER"), None);
+        let told = asked.variables();
+        let told: Vec<_> = told.iter().map(|(name, default)| (*name, default.as_str())).collect();
+        assert_eq!(told, [("PORT", "80"), ("NAME", "required"), ("OTHER", "default")]);
     }
 }

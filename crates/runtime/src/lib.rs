@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`config`] | settings from the environment; every mistake named at once |
 //! | [`lifecycle`] | signals, supervised tasks, bounded shutdown |
-//! | [`pool`] | Postgres pools that can not hand out a half-open transaction, with time limits on every statement |
+//! | [`pool`] | Postgres pools that can not hand out a half-open transaction, with time limits on every statement; one pool for each kind of work |
 //! | [`retry`] | back-off, the only place that knows the `backoff` crate |
 //! | [`clock`] | the wall clock and new ids, as arguments for pure code |
 //! | [`failpoints`] | places at which a program kills itself, for tests of crashes |
@@ -18,3 +18,4 @@ pub mod lifecycle;
 pub mod planted;
 pub mod pool;
 pub mod retry;
+mod statements;

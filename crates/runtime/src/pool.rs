@@ -3,11 +3,13 @@
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::Connection as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
 use crate::config;
 use crate::lifecycle::Shutdown;
 use crate::retry::Backoff;
+pub use crate::statements::Statements;
 
 /// How long to wait for a free connection: past it the pool is overloaded and the caller hears 503.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -20,16 +22,71 @@ pub const IDLE_IN_TRANSACTION_TIMEOUT_MS: u32 = 10_000;
 /// The server looks this often whether a busy session's client still lives, so that a killed process's locks go.
 pub const CLIENT_CONNECTION_CHECK_MS: u32 = 1_000;
 
+/// A service's pools. Each has its own bound, so that callers who fill one leave the others their connections; all of
+/// them connect when they are first used.
+#[derive(Clone, Debug)]
+pub struct Pools {
+    /// Commands over HTTP that take several statements.
+    pub commands: PgPool,
+    /// Commands over HTTP that are one statement.
+    pub statements: Statements,
+    /// Reads over HTTP.
+    pub reads: Statements,
+    /// What nobody waits for with a connection open: consumers, sweepers, workers, upkeep; and the operators' API.
+    pub background: PgPool,
+    /// One connection, for `/ready`.
+    pub probes: Statements,
+}
+
+impl Pools {
+    /// Pools with the bounds that the settings give.
+    ///
+    /// # Errors
+    /// When the URL can not be read.
+    pub fn connect(config: &config::Postgres, application_name: &str) -> Result<Self, sqlx::Error> {
+        let config::Postgres { url, bounds } = config;
+        Ok(Self {
+            commands: connect(url, bounds.writes, application_name)?,
+            statements: Statements::connect(url, bounds.writes, application_name)?,
+            reads: Statements::connect(url, bounds.reads, application_name)?,
+            background: connect(url, bounds.background, application_name)?,
+            probes: Statements::connect(url, 1, application_name)?,
+        })
+    }
+}
+
 /// A pool that connects when it is first used.
 ///
 /// `before_acquire` rolls back whatever the connection's last user left open, in place of the usual ping: sqlx 0.9.0
 /// can hand out a connection whose cancelled `begin()` left a transaction open, in which the next user's
-/// acknowledged insert would never commit. The roll back costs the same round trip as the ping and cures it.
+/// acknowledged insert would never commit. The roll back costs the same round trip as the ping and cures it. Work that is
+/// a single statement does without it: [`Statements`].
 ///
 /// # Errors
 /// When the URL can not be read.
-pub fn connect(config: &config::Postgres, application_name: &str) -> Result<PgPool, sqlx::Error> {
-    let options = PgConnectOptions::from_str(&config.url)?.application_name(application_name).options([
+pub fn connect(url: &str, max: u32, application_name: &str) -> Result<PgPool, sqlx::Error> {
+    let guarded = bounded(max).before_acquire(|connection, _| {
+        Box::pin(async move {
+            // One round trip. `begin` keeps the server from warning that there is nothing to roll back, each time;
+            // in a failed transaction it is an error, and sqlx closes the connection.
+            sqlx::raw_sql("begin; rollback").execute(connection).await?;
+            Ok(true)
+        })
+    });
+    Ok(guarded.connect_lazy_with(session(url, application_name)?))
+}
+
+/// A URL as the driver reads it.
+///
+/// # Errors
+/// When it can not.
+pub(crate) fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    PgConnectOptions::from_str(url)
+}
+
+/// How every session of a service is set.
+pub(crate) fn session(url: &str, application_name: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(options(url)?.application_name(application_name).options([
         ("statement_timeout", STATEMENT_TIMEOUT_MS.to_string()),
         ("lock_timeout", LOCK_TIMEOUT_MS.to_string()),
         ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT_MS.to_string()),
@@ -38,23 +95,22 @@ pub fn connect(config: &config::Postgres, application_name: &str) -> Result<PgPo
         // read all of it, and is kept until the table is analysed: a minute of load on a new database.
         // It does not keep a join from beginning with the wrong table: statements for many rows look each up by its key.
         ("enable_seqscan", "off".to_owned()),
-    ]);
-    Ok(pool_options(config.pool_max).connect_lazy_with(options))
+    ]))
 }
 
-fn pool_options(pool_max: u32) -> PgPoolOptions {
-    PgPoolOptions::new()
-        .max_connections(pool_max)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire(false)
-        .before_acquire(|connection, _| {
-            Box::pin(async move {
-                // One round trip. `begin` keeps the server from warning that there is nothing to roll back, each time;
-                // in a failed transaction it is an error, and sqlx closes the connection.
-                sqlx::raw_sql("begin; rollback").execute(connection).await?;
-                Ok(true)
-            })
-        })
+/// A pool's options without any guard.
+pub(crate) fn bounded(max: u32) -> PgPoolOptions {
+    PgPoolOptions::new().max_connections(max).acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false)
+}
+
+/// A connection for work that may take as long as it takes, such as an `alter` of a large table. It waits for locks no
+/// longer than others do: whoever comes behind it would wait too.
+///
+/// # Errors
+/// When the URL can not be read, or the database does not answer.
+pub async fn connect_unhurried(url: &str, application_name: &str) -> Result<PgConnection, sqlx::Error> {
+    let session = session(url, application_name)?;
+    PgConnection::connect_with(&session.options([("statement_timeout", "0")])).await
 }
 
 /// Waits until the database answers, saying so; `false` when the shutdown came first.

@@ -89,7 +89,7 @@ async fn waits_for_lock(system: &System) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_requests_than_connections_are_told_to_come_again_and_leave_nothing() {
-    let system = System::start_with("e2e_flood", &[("WAYBILL_DATABASE_POOL_MAX", "2")]).await;
+    let system = System::start_with("e2e_flood", &[("WAYBILL_DATABASE_WRITES_MAX", "2")]).await;
     let shop = Shop::new(&system);
     shop.product("tea", 700, 1_000).await;
     // Nothing gets through while the table is locked: the pool is used up, and those that wait are turned away.
@@ -108,6 +108,11 @@ async fn more_requests_than_connections_are_told_to_come_again_and_leave_nothing
         let for_now = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::CONFLICT].contains(status);
         assert!(for_now && *retry_after, "{key}: {status}, Retry-After {retry_after}");
     }
+    let turned_away = answers.iter().filter(|(_, status, _)| *status == StatusCode::SERVICE_UNAVAILABLE);
+    assert!(
+        turned_away.count() > 0,
+        "more than two wait, longer than a connection is waited for: {answers:?}"
+    );
     lock.rollback().await.unwrap();
     let rows: i64 =
         sqlx::query_scalar("select (select count(*) from orders) + (select count(*) from idempotency_keys)")

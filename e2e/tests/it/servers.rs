@@ -14,8 +14,10 @@ use crate::shop::Shop;
 use crate::system::{Special, System};
 
 /// Few connections, so that the test's own small server has enough for all; a backlog that is soon full.
-const SETTINGS: [(&str, &str); 4] = [
-    ("WAYBILL_DATABASE_POOL_MAX", "5"),
+const SETTINGS: [(&str, &str); 6] = [
+    ("WAYBILL_DATABASE_WRITES_MAX", "3"),
+    ("WAYBILL_DATABASE_READS_MAX", "2"),
+    ("WAYBILL_DATABASE_BACKGROUND_MAX", "4"),
     ("WAYBILL_OUTBOX_UNPUBLISHED_MAX", "60"),
     ("WAYBILL_ORDERS_STEP_DEADLINE_MS", "7000"),
     ("WAYBILL_ORDERS_STEP_ATTEMPTS_MAX", "3"),

@@ -7,6 +7,7 @@ use waybill_host::{Host, Service, Settings};
 use waybill_http::idempotency;
 use waybill_runtime::clock::{Clock, SystemClock};
 use waybill_runtime::lifecycle::{ExitReason, Shutdown};
+use waybill_runtime::pool::Pools;
 
 use crate::commands::Context;
 use crate::consumers::inventory_commands::InventoryCommands;
@@ -38,13 +39,13 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<ExitR
     };
     let topic_prefix = settings.common.topic_prefix.as_str().into();
     let host = Host::new(service, settings, shutdown)?;
-    let pool = host.pool.clone();
+    let Pools { commands, reads, background, .. } = host.pools.clone();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let context = Context { pool: pool.clone(), topic_prefix, clock: Arc::clone(&clock) };
+    let context = Context { pool: commands, topic_prefix, clock: Arc::clone(&clock) };
     host.run(
         InventoryCommands::new(clock),
-        |verifier| http::router(AppState { context, verifier }),
-        |tasks, shutdown| tasks.spawn("pruning", idempotency::run_pruning(pool, shutdown.clone())),
+        |verifier| http::router(AppState { context, reads, verifier }),
+        |tasks, shutdown| tasks.spawn("pruning", idempotency::run_pruning(background, shutdown.clone())),
     )
     .await
 }

@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn defaults_are_patient_and_can_be_changed() {
-        let required = [("DATABASE_URL", "postgres://h/d"), ("WAYBILL_JWKS", "jwks.json")];
+        let required = [("DATABASE_URL", "postgres://h/d"), ("WAYBILL_JWKS", "http://h/jwks.json")];
         let config = read(&required).unwrap();
         assert_eq!(config.patience, Patience::default());
         assert_eq!(config.host.common.http_addr.port(), 8083);

@@ -8,6 +8,7 @@ use waybill_host::{Host, Service};
 use waybill_http::idempotency;
 use waybill_runtime::clock::SystemClock;
 use waybill_runtime::lifecycle::{ExitReason, Shutdown, Tasks};
+use waybill_runtime::pool::Pools;
 use waybill_saga::retention::Retention;
 use waybill_saga::{retention, sweeper};
 
@@ -53,19 +54,23 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<ExitReaso
     };
     let topic_prefix = config.host.common.topic_prefix.as_str().into();
     let host = Host::new(service, config.host, shutdown)?;
+    let Pools { commands, statements, reads, background, .. } = host.pools.clone();
     let context = Context {
-        pool: host.pool.clone(),
+        pool: commands,
+        statements,
         sagas: Sagas::new(config.patience),
         clock: Arc::new(SystemClock),
         topic_prefix,
         prices: Arc::default(),
     };
-    let (working, saga_retention) = (context.clone(), config.saga_retention);
-    host.with_sagas(OrderSagas(context.clone()))
+    // What nobody waits for with a connection open keeps its own connections, however many orders come in.
+    let working = Context { pool: background, ..context.clone() };
+    let (workers_context, saga_retention) = (working.clone(), config.saga_retention);
+    host.with_sagas(OrderSagas(working.clone()))
         .run(
-            OrdersGroup::new(context.clone()),
-            |verifier| http::router(AppState { context, verifier }),
-            |tasks, shutdown| workers(tasks, shutdown, working, saga_retention),
+            OrdersGroup::new(working),
+            |verifier| http::router(AppState { context, reads, verifier }),
+            |tasks, shutdown| workers(tasks, shutdown, workers_context, saga_retention),
         )
         .await
 }

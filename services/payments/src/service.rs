@@ -7,6 +7,7 @@ use waybill_events::topic;
 use waybill_host::{Host, Service, Settings};
 use waybill_runtime::clock::{Clock, SystemClock};
 use waybill_runtime::lifecycle::{ExitReason, Shutdown};
+use waybill_runtime::pool::Pools;
 
 use crate::consumers::payment_commands::PaymentCommands;
 use crate::http::{self, AppState};
@@ -35,16 +36,16 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<ExitR
     };
     let topic_prefix = settings.common.topic_prefix.clone();
     let host = Host::new(service, settings, shutdown)?;
-    let pool = host.pool.clone();
+    let Pools { reads, background: pool, .. } = host.pools.clone();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let due = Arc::new(Notify::new());
     let handler = PaymentCommands::new(Arc::clone(&clock), Arc::clone(&due));
     let provider = Arc::new(Sandbox::new(pool.clone()));
     let call_timeout = worker::CALL_TIMEOUT;
-    let worker = Worker { pool: pool.clone(), topic_prefix, provider, clock, due, call_timeout };
+    let worker = Worker { pool, topic_prefix, provider, clock, due, call_timeout };
     host.run(
         handler,
-        |verifier| http::router(AppState { pool, verifier }),
+        |verifier| http::router(AppState { reads, verifier }),
         |tasks, shutdown| tasks.spawn("worker", worker.run(shutdown.clone())),
     )
     .await

@@ -1,11 +1,15 @@
 //! A key and its answer in the database: found, taken, given again.
 
-use sqlx::postgres::{PgExecutor, PgPool};
+use axum::http::StatusCode;
+use sqlx::postgres::PgExecutor;
 use sqlx::types::Json;
 
 use super::{IdempotencyKey, StoredResponse};
 use crate::auth::Caller;
 use crate::error::ApiError;
+
+/// Postgres' code for a table that is not there.
+const UNDEFINED_TABLE: &str = "42P01";
 
 /// What became of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +96,49 @@ pub async fn key_insert_in_tx(
         .await
 }
 
+/// Takes a key before its answer is known, in the transaction that does the work; `false` when it is taken.
+/// [`key_answer_in_tx`] must follow in that transaction. Taken first of all, a second request with the key waits for it
+/// and not for whatever else the work locks, as [`key_insert_in_tx`] tells.
+///
+/// # Errors
+/// The database's.
+pub async fn key_reserve_in_tx(
+    executor: impl PgExecutor<'_>,
+    scope: &str,
+    endpoint: &str,
+    key: &IdempotencyKey,
+    hash: &[u8; 32],
+) -> Result<bool, sqlx::Error> {
+    let unknown = StoredResponse::new(StatusCode::INTERNAL_SERVER_ERROR, None, Vec::new());
+    key_insert_in_tx(executor, scope, endpoint, key, hash, &unknown).await
+}
+
+/// Puts the answer beside a key that [`key_reserve_in_tx`] has taken in this transaction.
+///
+/// # Errors
+/// The database's; `RowNotFound` when the key was not taken.
+pub async fn key_answer_in_tx(
+    executor: impl PgExecutor<'_>,
+    scope: &str,
+    endpoint: &str,
+    key: &IdempotencyKey,
+    answer: &StoredResponse,
+) -> Result<(), sqlx::Error> {
+    let done = sqlx::query(
+        "update idempotency_keys set status = $4, headers = $5::json, body = $6
+         where scope = $1 and endpoint = $2 and key = $3",
+    )
+    .bind(scope)
+    .bind(endpoint)
+    .bind(key.as_str())
+    .bind(answer.status_column())
+    .bind(answer.headers_json())
+    .bind(&answer.body)
+    .execute(executor)
+    .await?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+}
+
 /// [`key_insert_in_tx`], and the stored answer when the key is taken.
 ///
 /// # Errors
@@ -116,24 +163,25 @@ pub async fn key_claim_in_tx(
 /// # Errors
 /// The database's.
 pub async fn key_is_known(
-    pool: &PgPool,
+    executor: impl PgExecutor<'_>,
     caller: &Caller,
     endpoint: &str,
     key: &IdempotencyKey,
 ) -> Result<bool, sqlx::Error> {
-    let exists = "select to_regclass('idempotency_keys') is not null";
-    if !sqlx::query_scalar::<_, bool>(exists).fetch_one(pool).await? {
-        return Ok(false);
-    }
     // A customer's keys stand under the UUID in its one form, whichever the token has.
     let scopes = [caller.customer_id().map(|id| id.to_string()).ok(), Some(caller.subject.clone())];
-    sqlx::query_scalar(
+    let known = sqlx::query_scalar(
         "select exists (
              select from idempotency_keys where scope = any($1) and endpoint = $2 and key = $3)",
     )
     .bind(scopes.into_iter().flatten().collect::<Vec<_>>())
     .bind(endpoint)
     .bind(key.as_str())
-    .fetch_one(pool)
-    .await
+    .fetch_one(executor)
+    .await;
+    match known {
+        // A service without keys of its own.
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(UNDEFINED_TABLE) => Ok(false),
+        known => known,
+    }
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use sqlx::postgres::PgPool;
-use tokio::task::JoinHandle;
 use waybill_runtime::lifecycle::Shutdown;
 
 /// How long an answer is kept: a client that tries again does so within the day.
@@ -51,9 +50,4 @@ pub async fn run_pruning(pool: PgPool, shutdown: Shutdown) {
             return;
         }
     }
-}
-
-/// [`run_pruning`] in a task of its own.
-pub fn spawn_pruning(pool: PgPool, shutdown: Shutdown) -> JoinHandle<()> {
-    tokio::spawn(run_pruning(pool, shutdown))
 }

@@ -9,7 +9,7 @@ use waybill_http::idempotency::{
     Claim, IdempotencyKey, StoredResponse, key_claim_in_tx, key_find, key_insert_in_tx, key_is_known,
     keys_prune, request_hash,
 };
-use waybill_runtime::{config, pool};
+use waybill_runtime::pool;
 use waybill_testkit::TestDatabase;
 
 const ENDPOINT: &str = "POST /api/v1/orders";
@@ -23,7 +23,7 @@ struct Keys {
 async fn keys() -> Keys {
     let database = TestDatabase::create("idempotency").await;
     database.migrate(&[&waybill_http::MIGRATIONS]).await;
-    let pool = pool::connect(&config::Postgres { url: database.url.clone(), pool_max: 16 }, "test").unwrap();
+    let pool = pool::connect(&database.url, 16, "test").unwrap();
     Keys { database, pool, key: IdempotencyKey::parse("key-1").unwrap() }
 }
 

@@ -71,12 +71,6 @@ impl Plan {
         self.topics.iter().all(|topic| topic.state == TopicState::AsDeclared)
     }
 
-    /// Whether some topic exists in another shape, which `apply` will not mend.
-    #[must_use]
-    pub fn is_drifted(&self) -> bool {
-        self.topics.iter().any(|topic| matches!(topic.state, TopicState::Drifted(_)))
-    }
-
     /// One sentence for each thing that is not as declared: topic, what is wrong, how to mend it.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {

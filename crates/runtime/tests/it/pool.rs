@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use sqlx::{Connection as _, PgPool};
-use waybill_runtime::config::Postgres;
 use waybill_runtime::pool;
 
 /// Tries enough that the unguarded pool fails: 52 of 506 were seen to.
@@ -13,7 +12,7 @@ const CANCELLED_BEGINS: usize = 300;
 fn guarded_pool() -> PgPool {
     let url = std::env::var("WAYBILL_POSTGRES_URL")
         .expect("WAYBILL_POSTGRES_URL is not set: run `cargo xtask test`");
-    pool::connect(&Postgres { url, pool_max: 2 }, "runtime-test").unwrap()
+    pool::connect(&url, 2, "runtime-test").unwrap()
 }
 
 /// Polls `begin()` a few times, then drops it: what a client's hang-up does to a handler.
@@ -73,8 +72,7 @@ async fn conflicts_and_absence_are_transient_and_mistakes_are_not() {
     let cancelled =
         sqlx::query("do $$ begin raise sqlstate '40001'; end $$").execute(&pool).await.unwrap_err();
     assert!(pool::is_transient(&cancelled), "{cancelled}");
-    let nobody = Postgres { url: "postgres://nobody@127.0.0.1:1/none".to_owned(), pool_max: 2 };
-    let away = pool::connect(&nobody, "runtime-test").unwrap();
+    let away = pool::connect("postgres://nobody@127.0.0.1:1/none", 2, "runtime-test").unwrap();
     let error = tokio::time::timeout(Duration::from_secs(30), sqlx::query("select 1").execute(&away)).await;
     assert!(pool::is_transient(&error.expect("it gives up in time").unwrap_err()));
 }

@@ -29,11 +29,3 @@ pub enum CommandError {
     #[error("the database did not do it")]
     Database(#[from] sqlx::Error),
 }
-
-impl CommandError {
-    /// Whether the state of the rows refused it: a first request with the same key may be what put them there.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::SkuTaken(_) | Self::UnknownSku(_) | Self::Stock(_))
-    }
-}

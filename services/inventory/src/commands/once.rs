@@ -1,7 +1,9 @@
 //! A write that happens at most once per idempotency key: work, events and the stored answer commit together.
 
 use sqlx::PgConnection;
-use waybill_http::idempotency::{IdempotencyKey, StoredResponse, key_find, key_insert_in_tx, key_replay};
+use waybill_http::idempotency::{
+    IdempotencyKey, StoredResponse, key_answer_in_tx, key_replay, key_reserve_in_tx,
+};
 
 use super::{CommandError, Context};
 
@@ -33,8 +35,8 @@ pub trait Write: Send + Sync {
 
 /// Does the work unless the key has its answer already, which is then given again.
 ///
-/// Two requests with one key at the same time: the work's own locks or the key's row make the second wait, and it finds
-/// the first one's answer; its own work is rolled back.
+/// The key is taken first of all: of two requests with one key at the same time the second waits for the first one's end
+/// and hears its answer, or after a while that it still runs. A refusal leaves the key free.
 ///
 /// # Errors
 /// [`CommandError`]; nothing was written, and the key is still free.
@@ -45,22 +47,12 @@ pub async fn once(
 ) -> Result<StoredResponse, CommandError> {
     let Claim { scope, endpoint, key, hash } = claim;
     let mut tx = context.pool.begin().await?;
-    if let Some(answer) = key_find(&mut *tx, scope, endpoint, key, hash).await? {
-        return Ok(answer);
+    if !key_reserve_in_tx(&mut *tx, scope, endpoint, key, hash).await? {
+        tx.rollback().await?;
+        return Ok(key_replay(&context.pool, scope, endpoint, key, hash).await?);
     }
-    match work.write(context, &mut tx).await {
-        Ok(answer) => {
-            if key_insert_in_tx(&mut *tx, scope, endpoint, key, hash, &answer).await? {
-                tx.commit().await?;
-                return Ok(answer);
-            }
-            tx.rollback().await?;
-            Ok(key_replay(&context.pool, scope, endpoint, key, hash).await?)
-        }
-        Err(refusal) if refusal.is_refusal() => {
-            tx.rollback().await?;
-            key_find(&context.pool, scope, endpoint, key, hash).await?.ok_or(refusal)
-        }
-        Err(error) => Err(error),
-    }
+    let answer = work.write(context, &mut tx).await?;
+    key_answer_in_tx(&mut *tx, scope, endpoint, key, &answer).await?;
+    tx.commit().await?;
+    Ok(answer)
 }

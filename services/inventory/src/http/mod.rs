@@ -15,14 +15,17 @@ use axum::routing::{get, post, put};
 use utoipa::OpenApi;
 use waybill_http::auth::Verifier;
 use waybill_http::openapi::{self, Common};
+use waybill_runtime::pool::Statements;
 
 use crate::commands::Context;
 
 /// What handlers share.
 #[derive(Clone)]
 pub struct AppState {
-    /// For commands; reads take its pool.
+    /// For commands.
     pub context: Context,
+    /// For reads.
+    pub reads: Statements,
     /// Who calls.
     pub verifier: Arc<Verifier>,
 }

@@ -57,7 +57,7 @@ pub(super) async fn list(
     page: Page,
 ) -> Result<Json<Paged<ProductBody>>, ApiError> {
     let after = page.cursor.map(|cursor| (cursor.created_at, cursor.id));
-    let products = product_list(&state.context.pool, after, i64::from(page.limit) + 1).await?;
+    let products = product_list(&state.reads, after, i64::from(page.limit) + 1).await?;
     let cursor = |product: &Product| Cursor { created_at: product.created_at, id: product.id };
     Ok(Json(Paged::from_rows(&page, products, cursor, |product| ProductBody::from(&product))))
 }
@@ -73,7 +73,7 @@ pub(super) async fn read(
     _caller: Caller,
     SkuPath(sku): SkuPath,
 ) -> Result<Json<ProductBody>, ApiError> {
-    let product = product_find(&state.context.pool, &sku).await?;
+    let product = product_find(&state.reads, &sku).await?;
     let product = product.ok_or_else(|| unknown_sku(sku.as_str()))?;
     Ok(Json(ProductBody::from(&product)))
 }

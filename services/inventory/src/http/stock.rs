@@ -29,7 +29,7 @@ pub(super) async fn read(
     _caller: Caller,
     SkuPath(sku): SkuPath,
 ) -> Result<Json<StockBody>, ApiError> {
-    let levels = stock_find(&state.context.pool, &sku).await?;
+    let levels = stock_find(&state.reads, &sku).await?;
     let levels = levels.ok_or_else(|| unknown_sku(sku.as_str()))?;
     Ok(Json(StockBody::new(&sku, levels)))
 }

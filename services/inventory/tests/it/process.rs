@@ -112,7 +112,7 @@ async fn missing_topics_are_named_and_waited_for() {
 async fn every_mistake_in_the_configuration_is_named_at_once() {
     let mut inventory = Process::named("waybill-inventory")
         .env("WAYBILL_HTTP_ADDR", "8084")
-        .env("WAYBILL_DATABASE_POOL_MAX", "many")
+        .env("WAYBILL_DATABASE_READS_MAX", "many")
         .env("WAYBILL_LOG_FORMAT", "xml")
         .spawn();
     assert_eq!(inventory.wait_exit(PATIENCE).await, Some(2));
@@ -120,7 +120,7 @@ async fn every_mistake_in_the_configuration_is_named_at_once() {
         "DATABASE_URL",
         "WAYBILL_JWKS",
         "WAYBILL_HTTP_ADDR",
-        "WAYBILL_DATABASE_POOL_MAX",
+        "WAYBILL_DATABASE_READS_MAX",
         "WAYBILL_LOG_FORMAT",
     ] {
         inventory.wait_output(variable, PATIENCE).await;

@@ -1,9 +1,16 @@
 //! The catalogue over HTTP: added once, priced, listed, and every event numbered.
 
+use std::time::Duration;
+
+use reqwest::Method;
 use serde_json::{Value, json};
 use waybill_events::topic::INVENTORY_EVENTS;
+use waybill_testkit::eventually;
 
-use crate::world::{World, new_key, said};
+use crate::world::{World, new_key, said, send};
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn tea() -> Value {
     json!({"sku": "TEA-1", "name": " Green tea ", "unit_price_minor": 899, "currency": "EUR"})
@@ -85,4 +92,44 @@ async fn the_catalogue_is_paged_newest_first() {
     assert_eq!(seen, ["P-4", "P-3", "P-2", "P-1", "P-0"]);
     assert_eq!(world.get("/products?cursor=nonsense").await.refusal().2, ["cursor"]);
     assert_eq!(world.get("/products?limit=0").await.refusal().2, ["limit"]);
+}
+
+/// The first request holds the product's row too: the second must not be told that somebody else changes the product.
+#[tokio::test]
+async fn a_key_whose_first_request_still_runs_is_told_so() {
+    let world = World::limited("products_key_runs").await;
+    assert_eq!(world.post("/products", &new_key(), &tea()).await.status, 201);
+    let gate = [
+        "create table gate as select 1",
+        "create function wait_at_gate() returns trigger language plpgsql as $$ begin
+             while exists (select from gate) loop perform pg_sleep(0.02); end loop;
+             return new;
+         end $$",
+        "create trigger wait_at_gate before update on products for each row execute function wait_at_gate()",
+    ];
+    for statement in gate {
+        sqlx::query(statement).execute(world.pool()).await.unwrap();
+    }
+    let (key, price) = (new_key(), json!({"unit_price_minor": 950, "currency": "EUR"}));
+    let put = || {
+        let put = world.request("admin", Method::PUT, "/products/TEA-1/price");
+        send(put.header("Idempotency-Key", key.as_str()).json(&price))
+    };
+    let first = tokio::spawn(put());
+    let waits = "select count(*) from pg_stat_activity
+                 where datname = current_database() and wait_event = 'PgSleep'";
+    eventually(PATIENCE, async || {
+        let waiting: i64 = sqlx::query_scalar(waits).fetch_one(world.pool()).await.unwrap();
+        (waiting > 0).then_some(())
+    })
+    .await;
+    let other_key = new_key();
+    let (second, another) = tokio::join!(put(), world.put("/products/TEA-1/price", &other_key, &price));
+    assert_eq!(second.refusal().1, "idempotency_key_in_progress");
+    assert_eq!(another.refusal().1, "in_progress", "another key waits for the product");
+    sqlx::query("delete from gate").execute(world.pool()).await.unwrap();
+    first.await.unwrap();
+    assert_eq!(put().await.status, 200);
+    let said = said(world.pool(), INVENTORY_EVENTS, "TEA-1").await;
+    assert_eq!(said.len(), 2, "the price changed once: {said:?}");
 }

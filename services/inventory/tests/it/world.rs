@@ -14,7 +14,11 @@ use waybill_inventory::http::{self, AppState};
 use waybill_inventory::store;
 use waybill_runtime::clock::SystemClock;
 use waybill_runtime::lifecycle::Shutdown;
+use waybill_runtime::pool::{self, Statements};
 use waybill_testkit::{TestDatabase, Tokens};
+
+/// Of each pool.
+const CONNECTIONS_MAX: u32 = 4;
 
 /// A database with the tables of every crate this service uses.
 pub(crate) async fn database(hint: &str) -> TestDatabase {
@@ -58,12 +62,24 @@ impl Answer {
 impl World {
     pub(crate) async fn new(hint: &str) -> Self {
         let database = database(hint).await;
+        let pool = database.pool.clone();
+        Self::on(database, pool).await
+    }
+
+    /// With the limits that the service's own sessions have.
+    pub(crate) async fn limited(hint: &str) -> Self {
+        let database = database(hint).await;
+        let pool = pool::connect(&database.url, CONNECTIONS_MAX, "inventory-test").unwrap();
+        Self::on(database, pool).await
+    }
+
+    async fn on(database: TestDatabase, pool: PgPool) -> Self {
         let tokens = Tokens::new();
         let jwks = tokens.jwks_path().to_str().unwrap().to_owned();
         let verifier = Verifier::load(&jwks, Tokens::ISSUER, Tokens::AUDIENCE).await.unwrap();
-        let context =
-            Context { pool: database.pool.clone(), topic_prefix: "".into(), clock: Arc::new(SystemClock) };
-        let state = AppState { context, verifier: Arc::new(verifier) };
+        let context = Context { pool, topic_prefix: "".into(), clock: Arc::new(SystemClock) };
+        let reads = Statements::connect(&database.url, CONNECTIONS_MAX, "inventory-test").unwrap();
+        let state = AppState { context, reads, verifier: Arc::new(verifier) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = Shutdown::manual();

@@ -18,6 +18,7 @@ use chrono::{DateTime, SubsecRound as _, Utc};
 use sqlx::PgPool;
 use waybill_messaging::codec::CodecError;
 use waybill_runtime::clock::Clock;
+use waybill_runtime::pool::Statements;
 use waybill_saga::SagaError;
 
 use self::known_prices::KnownPrices;
@@ -27,8 +28,10 @@ use crate::sagas::Sagas;
 /// What every command needs.
 #[derive(Clone)]
 pub struct Context {
-    /// The service's database.
+    /// The service's database, for transactions.
     pub pool: PgPool,
+    /// The same, for commands that are one statement.
+    pub statements: Statements,
     /// Both sagas' runners.
     pub sagas: Sagas,
     /// Tells the time, for people: nothing is decided by it.

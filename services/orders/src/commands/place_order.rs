@@ -1,14 +1,13 @@
 //! Use case: a customer places an order.
 //!
-//! One round trip, after the pool's guard when the connection is taken: a statement, which is its own transaction, looks
-//! whether the lines' prices are the catalogue's, and writes idempotency key, order, lines, saga instance, its first log
-//! entry, and the outbox rows of `OrderPlaced` and `ReserveStock`.
+//! One round trip: a statement, which is its own transaction (so its pool needs no guard), looks whether the lines' prices
+//! are the catalogue's, and writes idempotency key, order, lines, saga instance, its first log entry, and the outbox rows
+//! of `OrderPlaced` and `ReserveStock`.
 //!
 //! The prices are those this process read last ([`super::known_prices`]). When one is not known, or has changed, or the
 //! lines can not be priced by them, a statement before reads them anew, and whether the key was used; a price that
 //! changes between the two comes too late. A request whose key was used needs one more, for the stored answer.
 
-use sqlx::PgConnection;
 use waybill_events::inventory::StockLine;
 use waybill_events::{Currency, CustomerId, OrderId};
 use waybill_http::ApiError;
@@ -16,6 +15,7 @@ use waybill_http::idempotency::{StoredResponse, key_replay};
 use waybill_messaging::envelope::Cause;
 use waybill_outbox::append::AppendArrays;
 use waybill_runtime::failpoints;
+use waybill_runtime::pool::Statements;
 use waybill_saga::{Sequences, Started};
 use waybill_telemetry::trace::TraceContext;
 
@@ -69,29 +69,29 @@ pub async fn place_order(
     command: PlaceOrder,
     answer: impl Fn(&PlacedOrder) -> Result<StoredResponse, ApiError>,
 ) -> Result<StoredResponse, PlaceError> {
-    let mut conn = context.pool.acquire().await.map_err(CommandError::from)?;
+    let statements = &context.statements;
     if let Some(priced) = guess(context, &command) {
         let new = NewOrder::of(context, &command, priced)?;
         let answer = answer(&new.placed).map_err(PlaceError::Key)?;
-        match new.place(&mut conn, &command.claim, &answer, Prices::Remembered).await? {
+        match new.place(statements, &command.claim, &answer, Prices::Remembered).await? {
             Placing::Placed => return Ok(answer),
-            Placing::KeyTaken => return replay(&mut conn, &command.claim).await,
+            Placing::KeyTaken => return replay(statements, &command.claim).await,
             Placing::PriceChanged => {}
         }
     }
     let skus: Vec<&str> = command.lines.iter().map(|line| line.sku.as_str()).collect();
-    let known = groundwork(&mut conn, &command.claim, &skus).await.map_err(CommandError::from)?;
+    let known = groundwork(statements, &command.claim, &skus).await.map_err(CommandError::from)?;
     context.prices.learn(&known.prices);
     if !known.key_used {
         let priced =
             price_lines(&command.lines, command.currency, &known.prices).map_err(PlaceError::Pricing)?;
         let new = NewOrder::of(context, &command, priced)?;
         let answer = answer(&new.placed).map_err(PlaceError::Key)?;
-        if new.place(&mut conn, &command.claim, &answer, Prices::JustRead).await? == Placing::Placed {
+        if new.place(statements, &command.claim, &answer, Prices::JustRead).await? == Placing::Placed {
             return Ok(answer);
         }
     }
-    replay(&mut conn, &command.claim).await
+    replay(statements, &command.claim).await
 }
 
 /// The lines priced by what is remembered; `None` when that does not do, for whatever reason.
@@ -100,9 +100,9 @@ fn guess(context: &Context, command: &PlaceOrder) -> Option<Priced> {
     price_lines(&command.lines, command.currency, &prices).ok()
 }
 
-async fn replay(conn: &mut PgConnection, claim: &Claim) -> Result<StoredResponse, PlaceError> {
+async fn replay(statements: &Statements, claim: &Claim) -> Result<StoredResponse, PlaceError> {
     let Claim { scope, endpoint, key, hash } = claim;
-    key_replay(conn, scope, endpoint, key, hash).await.map_err(PlaceError::Key)
+    key_replay(statements, scope, endpoint, key, hash).await.map_err(PlaceError::Key)
 }
 
 /// All that is written for a new order.
@@ -132,14 +132,14 @@ impl NewOrder {
 impl NewOrder {
     async fn place(
         &self,
-        conn: &mut PgConnection,
+        statements: &Statements,
         claim: &Claim,
         answer: &StoredResponse,
         prices: Prices,
     ) -> Result<Placing, CommandError> {
         let Self { placed, saga, messages } = self;
         let placement = Placement { claim, answer, placed, saga, messages, prices };
-        let placing = order_place(conn, placement).await?;
+        let placing = order_place(statements, placement).await?;
         if placing == Placing::Placed {
             // Not answered yet.
             failpoints::reach("order_placed");

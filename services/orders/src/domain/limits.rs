@@ -8,3 +8,6 @@ pub const LINE_QUANTITY_PIECES_MAX: i32 = 10_000;
 
 /// Characters of a payment token: the sandbox's are below 32, real providers' below 64.
 pub const PAYMENT_TOKEN_CHARS_MAX: usize = 64;
+
+/// Minor units of an order's total: the largest integer that every JSON reader keeps exactly (2^53 - 1), as for prices.
+pub const TOTAL_MINOR_MAX: i64 = 9_007_199_254_740_991;

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use waybill_events::{Currency, Sku};
 
+use super::limits::TOTAL_MINOR_MAX;
+
 /// One line as the customer wants it; quantity and SKU are within their limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestedLine {
@@ -74,7 +76,7 @@ pub enum PricingError {
         /// The catalogue's currency.
         sold_in: Currency,
     },
-    /// The sum does not fit 64 bits.
+    /// The sum is over [`TOTAL_MINOR_MAX`].
     #[error("the total is larger than can be paid")]
     TotalOverflow,
     /// Every line is free: there is nothing to authorize, which the payment provider would refuse.
@@ -124,9 +126,10 @@ fn price_line(
 }
 
 fn total(lines: &[PricedLine]) -> Option<i64> {
-    lines.iter().try_fold(0_i64, |sum, line| {
+    let sum = lines.iter().try_fold(0_i64, |sum, line| {
         sum.checked_add(line.unit_price_minor.checked_mul(i64::from(line.quantity))?)
-    })
+    });
+    sum.filter(|sum| *sum <= TOTAL_MINOR_MAX)
 }
 
 #[cfg(test)]
@@ -168,13 +171,15 @@ mod tests {
     }
 
     #[test]
-    fn a_total_beyond_64_bits_or_of_nothing_is_refused() {
-        let prices = catalogue(&[("A", i64::MAX, "EUR"), ("B", 1, "EUR"), ("FREE", 0, "EUR")]);
+    fn a_total_beyond_what_json_keeps_or_of_nothing_is_refused() {
+        let prices = catalogue(&[("A", TOTAL_MINOR_MAX, "EUR"), ("B", 1, "EUR"), ("FREE", 0, "EUR")]);
         let overflow = Err(vec![PricingError::TotalOverflow]);
         assert_eq!(price_lines(&[line("A", 2)], eur(), &prices), overflow);
         assert_eq!(price_lines(&[line("A", 1), line("B", 1)], eur(), &prices), overflow);
         assert_eq!(price_lines(&[line("FREE", 9)], eur(), &prices), Err(vec![PricingError::TotalZero]));
-        assert_eq!(price_lines(&[line("A", 1)], eur(), &prices).unwrap().total_minor, i64::MAX);
+        assert_eq!(price_lines(&[line("A", 1)], eur(), &prices).unwrap().total_minor, TOTAL_MINOR_MAX);
+        let beyond = catalogue(&[("A", i64::MAX, "EUR")]);
+        assert_eq!(price_lines(&[line("A", 2)], eur(), &beyond), overflow);
     }
 
     proptest! {
@@ -191,7 +196,7 @@ mod tests {
                 Err(errors) if wide == 0 => prop_assert_eq!(errors, vec![PricingError::TotalZero]),
                 Err(errors) => {
                     prop_assert_eq!(errors, vec![PricingError::TotalOverflow]);
-                    prop_assert!(wide > i128::from(i64::MAX));
+                    prop_assert!(wide > i128::from(TOTAL_MINOR_MAX));
                 }
             }
         }

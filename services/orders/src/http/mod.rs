@@ -14,6 +14,7 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::routing::{get, post};
 use waybill_http::auth::Verifier;
+use waybill_runtime::pool::Statements;
 
 pub use self::openapi::document;
 use crate::commands::Context;
@@ -23,6 +24,8 @@ use crate::commands::Context;
 pub struct AppState {
     /// For the commands.
     pub context: Context,
+    /// For reads.
+    pub reads: Statements,
     /// Tells who calls.
     pub verifier: Arc<Verifier>,
 }

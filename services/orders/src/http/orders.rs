@@ -77,7 +77,7 @@ pub(super) async fn read(
     Path(id): Path<String>,
 ) -> Result<Json<OrderBody>, ApiError> {
     let (id, viewer) = (order_id(&id)?, viewer(&caller)?);
-    let found = store::orders::order_find(&state.context.pool, id, viewer).await?;
+    let found = store::orders::order_find(&state.reads, id, viewer).await?;
     found.map(|placed| Json(OrderBody::from(&placed))).ok_or_else(errors::order_not_found)
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn list(
     page: Page,
 ) -> Result<Json<Paged<OrderBody>>, ApiError> {
     let customer_id = CustomerId::from(caller.customer_id()?);
-    let rows = store::orders::orders_page(&state.context.pool, customer_id, &page).await?;
+    let rows = store::orders::orders_page(&state.reads, customer_id, &page).await?;
     let cursor =
         |placed: &PlacedOrder| Cursor { created_at: placed.order.created_at, id: placed.order.id.as_uuid() };
     Ok(Json(Paged::from_rows(&page, rows, cursor, |placed| OrderBody::from(&placed))))

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::{FromRow, PgConnection};
+use sqlx::{FromRow, PgExecutor};
 use waybill_events::Sku;
 use waybill_http::idempotency::{IdempotencyKey, StoredResponse};
 use waybill_outbox::append::AppendArrays;
@@ -46,7 +46,7 @@ struct GroundworkRow {
 /// # Errors
 /// Any [`sqlx::Error`].
 pub async fn groundwork(
-    conn: &mut PgConnection,
+    executor: impl PgExecutor<'_>,
     claim: &Claim,
     skus: &[&str],
 ) -> Result<Groundwork, sqlx::Error> {
@@ -64,7 +64,7 @@ pub async fn groundwork(
     .bind(claim.endpoint)
     .bind(claim.key.as_str())
     .bind(skus)
-    .fetch_one(conn)
+    .fetch_one(executor)
     .await?;
     let amounts = row.unit_prices_minor.into_iter().zip(&row.currencies);
     let prices = row.skus.iter().zip(amounts).map(|(sku, (unit_price_minor, currency))| {
@@ -115,7 +115,10 @@ pub enum Placing {
 ///
 /// # Errors
 /// Any [`sqlx::Error`]. When the connection is lost nobody knows whether it is written; the key tells.
-pub async fn order_place(conn: &mut PgConnection, placement: Placement<'_>) -> Result<Placing, sqlx::Error> {
+pub async fn order_place(
+    executor: impl PgExecutor<'_>,
+    placement: Placement<'_>,
+) -> Result<Placing, sqlx::Error> {
     let Placement { claim, answer, placed: PlacedOrder { order, lines }, saga, messages, prices } = placement;
     let skus: Vec<_> = lines.iter().map(|line| line.sku.as_str()).collect();
     let quantities: Vec<_> = lines.iter().map(|line| line.quantity).collect();
@@ -170,7 +173,7 @@ pub async fn order_place(conn: &mut PgConnection, placement: Placement<'_>) -> R
     .bind(&messages.headers)
     .bind(&messages.payloads)
     .bind(prices == Prices::Remembered)
-    .fetch_one(conn)
+    .fetch_one(executor)
     .await?;
     Ok(match (priced, won) {
         (_, true) => Placing::Placed,

@@ -2,6 +2,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use waybill_orders::domain::limits::TOTAL_MINOR_MAX;
 
 use crate::world::{Answer, World, new_key, send, usual_order};
 
@@ -109,7 +110,8 @@ async fn faults_are_told_all_at_once_with_a_code_each() {
 #[tokio::test]
 async fn what_the_catalogue_does_not_sell_so_can_not_be_ordered() {
     let world = World::new("bad_catalogue").await;
-    world.priced(&[("GOLD", i64::MAX, "EUR"), ("YEN", 100, "JPY"), ("FREE", 0, "EUR")]).await;
+    // The dearest price that inventory knows.
+    world.priced(&[("GOLD", TOTAL_MINOR_MAX, "EUR"), ("YEN", 100, "JPY"), ("FREE", 0, "EUR")]).await;
     let order = |skus: &[(&str, i64)]| {
         let lines: Vec<_> = skus.iter().map(|(sku, n)| json!({"sku": sku, "quantity": n})).collect();
         json!({"lines": lines, "currency": "EUR", "payment_token": "tok_approve"})
@@ -138,6 +140,9 @@ async fn what_the_catalogue_does_not_sell_so_can_not_be_ordered() {
 #[tokio::test]
 async fn the_limits_themselves_are_allowed() {
     let world = World::new("bad_limits").await;
+    world.priced(&[("GOLD", TOTAL_MINOR_MAX, "EUR")]).await;
+    let body = json!({"lines": [{"sku": "GOLD", "quantity": 1}], "currency": "EUR", "payment_token": "t"});
+    assert_eq!(world.post(&new_key(), &body).await.json()["total_minor"], TOTAL_MINOR_MAX);
     let sku = "S".repeat(64);
     world.priced(&[(&sku, 1, "EUR")]).await;
     let body = json!({"lines": [{"sku": sku, "quantity": 10_000}], "currency": "EUR", "payment_token": "t".repeat(64)});
@@ -158,14 +163,18 @@ async fn a_body_that_is_no_json_or_too_large_is_refused() {
     let world = World::new("bad_bodies").await;
     let send_raw = async |kind: &str, body: String| -> Answer {
         let request = world.customers(Method::POST, "/orders").header("Idempotency-Key", new_key());
-        send(request.header("Content-Type", kind).body(body)).await
+        let kind = Some(kind).filter(|kind| !kind.is_empty());
+        send(kind.into_iter().fold(request, |request, kind| request.header("Content-Type", kind)).body(body))
+            .await
     };
     let usual = usual_order().to_string();
     for (kind, body, status, code) in [
         ("application/json", "{\"lines\": [".to_owned(), 400, "malformed_json"),
         ("application/json", String::new(), 400, "malformed_json"),
         ("application/json", format!("{usual} x"), 400, "malformed_json"),
+        ("application/json", format!("[{usual}]"), 400, "invalid_field"),
         ("text/plain", usual.clone(), 415, "unsupported_media_type"),
+        ("", usual.clone(), 415, "unsupported_media_type"),
         ("application/json", format!("{usual}{}", " ".repeat(64 * 1024)), 413, "body_too_large"),
     ] {
         let (said, what, _) = send_raw(kind, body).await.refusal();
@@ -229,4 +238,25 @@ async fn paths_and_queries_are_checked() {
     assert_eq!(cancel.refusal().0, 400);
     assert_eq!(send(world.customers(Method::DELETE, "/orders")).await.status, 405);
     assert_eq!(world.get("/nothing").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_key_used_again_and_anothers_order_are_refused_and_change_no_row() {
+    let world = World::new("bad_reuse").await;
+    let key = new_key();
+    let order = world.post(&key, &usual_order()).await.order();
+    let rows = "select (select count(*) from orders) + (select count(*) from order_lines)
+              + (select count(*) from idempotency_keys) + (select count(*) from saga_instances)
+              + (select count(*) from saga_log) + (select count(*) from outbox)
+              + (select sum(version)::bigint from orders)";
+    let before = world.count(rows).await;
+    let reused = world.post(&key, &changed("/lines/0/quantity", json!(3))).await.refusal();
+    assert_eq!((reused.0, reused.1.as_str()), (422, "idempotency_key_reused"));
+    let stranger = new_key();
+    let path = format!("/orders/{order}/cancel");
+    let cancel = send(world.request(&stranger, "customer", Method::POST, &path)).await.refusal();
+    assert_eq!((cancel.0, cancel.1.as_str()), (404, "order_not_found"));
+    let nobody = send(world.anonymous(Method::POST, &path)).await.refusal();
+    assert_eq!((nobody.0, nobody.1.as_str()), (401, "token_missing"));
+    assert_eq!(world.count(rows).await, before);
 }

@@ -13,6 +13,7 @@ mod operators;
 mod overload;
 mod participants;
 mod placing;
+mod pools;
 mod process;
 mod reading;
 mod round_trips;

@@ -24,13 +24,10 @@ use waybill_orders::sagas::{Patience, Sagas};
 use waybill_orders::service;
 use waybill_outbox::inbox::InboxProcessor;
 use waybill_runtime::clock::SystemClock;
-use waybill_runtime::config::Postgres;
+use waybill_runtime::config::{PoolBounds, Postgres};
 use waybill_runtime::lifecycle::Shutdown;
-use waybill_runtime::pool;
+use waybill_runtime::pool::Pools;
 use waybill_testkit::{TestDatabase, Tokens, eventually};
-
-/// Connections of a world: the storms are to wait for locks, not for connections.
-const POOL_CONNECTIONS_MAX: u32 = 8;
 
 /// Longer than anything takes on a busy machine, shorter than the time limit of a statement.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
@@ -61,6 +58,7 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) location: Option<String>,
     pub(crate) replayed: bool,
+    pub(crate) retry_after: Option<String>,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -89,10 +87,22 @@ impl World {
     }
 
     pub(crate) async fn patient(hint: &str, patience: Patience) -> Self {
+        Self::special(hint, patience, PoolBounds::default()).await
+    }
+
+    /// With pools of these sizes.
+    pub(crate) async fn bounded(hint: &str, bounds: PoolBounds) -> Self {
+        Self::special(hint, Patience::default(), bounds).await
+    }
+
+    async fn special(hint: &str, patience: Patience, bounds: PoolBounds) -> Self {
         let database = database(hint).await;
-        let postgres = Postgres { url: database.url.clone(), pool_max: POOL_CONNECTIONS_MAX };
+        let postgres = Postgres { url: database.url.clone(), bounds };
+        let Pools { commands, statements, reads, background, .. } =
+            Pools::connect(&postgres, "orders-test").unwrap();
         let context = Context {
-            pool: pool::connect(&postgres, "orders-test").unwrap(),
+            pool: commands,
+            statements,
             sagas: Sagas::new(patience),
             clock: Arc::new(SystemClock),
             topic_prefix: "".into(),
@@ -101,12 +111,13 @@ impl World {
         let tokens = Tokens::new();
         let jwks = tokens.jwks_path().to_str().unwrap().to_owned();
         let verifier = Verifier::load(&jwks, Tokens::ISSUER, Tokens::AUDIENCE).await.unwrap();
-        let router = http::router(AppState { context: context.clone(), verifier: Arc::new(verifier) });
+        let router = http::router(AppState { context: context.clone(), reads, verifier: Arc::new(verifier) });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = Shutdown::manual();
         tokio::spawn(serve(listener, router, shutdown.clone(), Limits::default()));
-        let processor = InboxProcessor::new(context.pool.clone(), "", OrdersGroup::new(context.clone()));
+        let working = Context { pool: background.clone(), ..context.clone() };
+        let processor = InboxProcessor::new(background, "", OrdersGroup::new(working));
         let world = Self {
             context,
             tokens,
@@ -214,11 +225,20 @@ impl World {
     /// Sends a request, hangs up while it waits at the gate, then opens the gate.
     pub(crate) async fn hang_up_at_gate(&self, request: reqwest::RequestBuilder) {
         let waiting = tokio::spawn(request.send());
-        let waits = "select count(*) from pg_stat_activity
-                     where datname = current_database() and wait_event = 'PgSleep'";
-        eventually(PATIENCE, async || (self.count(waits).await > 0).then_some(())).await;
+        self.at_gate(1).await;
         waiting.abort();
         assert!(waiting.await.unwrap_err().is_cancelled(), "no answer came");
+        self.gate_open().await;
+    }
+
+    /// Until so many statements wait at the gate.
+    pub(crate) async fn at_gate(&self, count: i64) {
+        let waits = "select count(*) from pg_stat_activity
+                     where datname = current_database() and wait_event = 'PgSleep'";
+        eventually(PATIENCE, async || (self.count(waits).await >= count).then_some(())).await;
+    }
+
+    pub(crate) async fn gate_open(&self) {
         sqlx::query("delete from gate").execute(self.pool()).await.unwrap();
     }
 
@@ -285,6 +305,7 @@ pub(crate) async fn send(request: reqwest::RequestBuilder) -> Answer {
         status: response.status(),
         location: header("location"),
         replayed: header("idempotency-replayed").as_deref() == Some("true"),
+        retry_after: header("retry-after"),
         bytes: response.bytes().await.unwrap().to_vec(),
     }
 }

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
-use sqlx::PgPool;
 use utoipa::OpenApi as _;
 use waybill_http::auth::Verifier;
 use waybill_http::openapi::{self, Common};
+use waybill_runtime::pool::Statements;
 
 /// What handlers reach.
 #[derive(Clone)]
 pub struct AppState {
     /// The service's database.
-    pub pool: PgPool,
+    pub reads: Statements,
     /// Verifies access tokens.
     pub verifier: Arc<Verifier>,
 }

@@ -11,6 +11,7 @@ use waybill_http::auth::{Caller, Role};
 use waybill_http::json::Json;
 use waybill_http::openapi::ReadRefusals;
 use waybill_http::params::Path;
+use waybill_http::request_log::record_correlation_id;
 
 use super::AppState;
 use crate::store::payments::{PaymentView, payment_find};
@@ -73,12 +74,13 @@ pub(super) async fn get(
     caller: Caller,
     Path(order_id): Path<Uuid>,
 ) -> Result<Json<PaymentBody>, ApiError> {
+    record_correlation_id(order_id);
     // Staff sees every payment, a customer only their own: the predicate is in the statement.
     let customer = match caller.role {
         Role::Customer => Some(CustomerId::from_uuid(caller.customer_id()?)),
         Role::Admin | Role::Operator => None,
     };
-    let found = payment_find(&state.pool, OrderId::from_uuid(order_id), customer).await?;
+    let found = payment_find(&state.reads, OrderId::from_uuid(order_id), customer).await?;
     let found = found.ok_or_else(|| {
         ApiError::not_found(
             "payment_not_found",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 use waybill_events::{CustomerId, OrderId};
 use waybill_messaging::envelope::Cause;
@@ -84,7 +84,7 @@ pub async fn payments_take_due(pool: &PgPool, limit: i64, claim: Duration) -> Re
 /// # Errors
 /// The database's.
 pub async fn payment_find(
-    pool: &PgPool,
+    executor: impl PgExecutor<'_>,
     order: OrderId,
     customer: Option<CustomerId>,
 ) -> Result<Option<PaymentView>, sqlx::Error> {
@@ -97,7 +97,7 @@ pub async fn payment_find(
     )
     .bind(order.as_uuid())
     .bind(customer.map(CustomerId::as_uuid))
-    .fetch_optional(pool)
+    .fetch_optional(executor)
     .await
 }
 

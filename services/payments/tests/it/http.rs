@@ -10,6 +10,7 @@ use waybill_events::OrderId;
 use waybill_http::auth::Verifier;
 use waybill_http::serve::{self, Limits};
 use waybill_payments::http::{self, AppState};
+use waybill_runtime::pool::Statements;
 use waybill_testkit::Tokens;
 
 use crate::world::{AMOUNT, World, authorize, void};
@@ -24,7 +25,8 @@ impl Api {
         let tokens = Tokens::new();
         let jwks = tokens.jwks_path().to_str().unwrap().to_owned();
         let verifier = Verifier::load(&jwks, Tokens::ISSUER, Tokens::AUDIENCE).await.unwrap();
-        let state = AppState { pool: world.pool(), verifier: Arc::new(verifier) };
+        let reads = Statements::connect(&world.database.url, 2, "payments-test").unwrap();
+        let state = AppState { reads, verifier: Arc::new(verifier) };
         Self { router: serve::harden(http::router(state), &Limits::default()), tokens }
     }
 
@@ -65,7 +67,13 @@ async fn a_customer_reads_their_own_and_staff_reads_all() {
     let (status, body) = api.get(&path, Some(&other)).await;
     assert_eq!((status, body["error"]["code"].as_str()), (StatusCode::NOT_FOUND, Some("payment_not_found")));
     assert_eq!(api.get(&path, None).await.0, StatusCode::UNAUTHORIZED);
-    assert_eq!(api.get("/api/v1/payments/nonsense", Some(&owner)).await.0, StatusCode::BAD_REQUEST);
+    let (status, body) = api.get("/api/v1/payments/nonsense", Some(&owner)).await;
+    assert_eq!(
+        (status, &body["error"]["code"]),
+        (StatusCode::BAD_REQUEST, &"invalid_field".into()),
+        "{body}"
+    );
+    assert_eq!(body["error"]["details"][0]["path"], "order_id", "{body}");
     // A tombstone belongs to nobody yet.
     let early = OrderId::generate();
     world.deliver(early, &void(early)).await;
@@ -75,8 +83,27 @@ async fn a_customer_reads_their_own_and_staff_reads_all() {
     assert_eq!((status, body["status"].as_str()), (StatusCode::OK, Some("voided")));
 }
 
-#[test]
-fn the_committed_openapi_document_is_current() {
+#[tokio::test]
+async fn who_reads_must_be_known() {
+    let world = World::new("pay_tokens_bad").await;
+    let api = Api::new(&world).await;
+    let path = format!("/api/v1/payments/{}", OrderId::generate());
+    let (me, tokens) = (Uuid::from_u128(1).to_string(), &api.tokens);
+    for (token, status, code) in [
+        (None, 401, "token_missing"),
+        (Some("x".to_owned()), 401, "token_malformed"),
+        (Some(tokens.expired(&me, "customer")), 401, "token_expired"),
+        (Some(tokens.forged_key(&me, "customer")), 401, "token_invalid"),
+        (Some(tokens.forged_none(&me, "customer")), 401, "token_malformed"),
+        (Some(tokens.token("not-a-uuid", "customer")), 403, "customer_required"),
+    ] {
+        let (said, body) = api.get(&path, token.as_deref()).await;
+        assert_eq!((said.as_u16(), &body["error"]["code"]), (status, &code.into()), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn the_committed_openapi_document_is_current_and_served() {
     let committed = include_str!("../../openapi.json");
     let current = http::document().to_pretty_json().unwrap();
     assert_eq!(
@@ -84,4 +111,8 @@ fn the_committed_openapi_document_is_current() {
         current.trim_end(),
         "write it again: cargo run -p waybill-payments -- --openapi > services/payments/openapi.json"
     );
+    let api = Api::new(&World::new("pay_openapi").await).await;
+    let (status, served) = api.get("/api/v1/openapi.json", None).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(served, serde_json::from_str::<Value>(committed).unwrap());
 }

@@ -1,0 +1,42 @@
+//! Who fills one pool leaves the others their connections.
+
+use reqwest::{Method, StatusCode};
+use waybill_runtime::config::PoolBounds;
+
+use crate::participants::Say;
+use crate::world::{World, new_key, send, usual_order};
+
+#[tokio::test]
+async fn placements_that_fill_their_pool_leave_reads_and_the_consumer_theirs() {
+    let world = World::bounded("pools", PoolBounds { writes: 2, reads: 1, background: 1 }).await;
+    let placed = world.place().await;
+    let before = world.count("select count(*) from orders").await;
+    world.gate_close("insert").await;
+    let keys = [new_key(), new_key()];
+    let waiting = keys.clone().map(|key| {
+        let post = world.customers(Method::POST, "/orders").header("Idempotency-Key", key);
+        tokio::spawn(send(post.json(&usual_order())))
+    });
+    world.at_gate(2).await;
+
+    let key = new_key();
+    let refused = world.post(&key, &usual_order()).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{refused:?}");
+    assert!(refused.retry_after.is_some(), "{refused:?}");
+    assert_eq!(world.get(&format!("/orders/{placed}")).await.status, StatusCode::OK, "reads stay up");
+    assert_eq!(world.get("/orders").await.status, StatusCode::OK);
+    world.hear(&[Say::Reserved.of(placed)]).await;
+    assert_eq!(world.said("payments.commands", placed).await, ["AuthorizePayment"], "a message was handled");
+    assert_eq!(world.cancel(placed).await.status, StatusCode::ACCEPTED, "an order can be cancelled");
+
+    world.gate_open().await;
+    for answer in waiting {
+        answer.await.unwrap();
+    }
+    // Whoever was refused, or waited too long on a slow machine, tries again.
+    for key in keys.iter().chain([&key]) {
+        assert_eq!(world.post(key, &usual_order()).await.status, StatusCode::ACCEPTED);
+    }
+    assert_eq!(world.count("select count(*) from orders").await, before + 3);
+    world.assert_sound().await;
+}
