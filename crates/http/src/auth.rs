@@ -15,13 +15,14 @@ use uuid::Uuid;
 
 use crate::error::ApiError;
 use crate::jwks::{Keys, Source};
+use crate::verified::{Known, Times, Untimely, Verified, now_s};
 
 /// Largest token read: ours have about 400 bytes.
 const TOKEN_BYTES_MAX: usize = 4 * 1024;
 /// Longest subject: it becomes part of an idempotency key's index row.
 const SUBJECT_CHARS_MAX: usize = 128;
 /// How far a server's clock may be behind or ahead of the signer's.
-const LEEWAY_S: u64 = 5;
+pub(crate) const LEEWAY_S: u64 = 5;
 /// Least time between two readings of the JWKS: unknown key ids are free to send and must not load the signer.
 const REFRESH_FLOOR: Duration = Duration::from_secs(30);
 /// A JWKS older than this is read again at the next token, so that a key that was withdrawn stops working.
@@ -81,6 +82,7 @@ pub struct Verifier {
     keys: RwLock<(Instant, Keys)>,
     last_read: tokio::sync::Mutex<Instant>,
     refresh_floor: Duration,
+    verified: Verified,
 }
 
 /// What a caller may do.
@@ -108,6 +110,8 @@ pub struct Caller {
 struct Claims {
     sub: String,
     role: Role,
+    exp: f64,
+    nbf: Option<f64>,
 }
 
 impl Verifier {
@@ -127,7 +131,8 @@ impl Verifier {
         let now = Instant::now();
         let keys = RwLock::new((now, keys));
         let last_read = tokio::sync::Mutex::new(now);
-        Ok(Self { source, validation, keys, last_read, refresh_floor: REFRESH_FLOOR })
+        let (refresh_floor, verified) = (REFRESH_FLOOR, Verified::default());
+        Ok(Self { source, validation, keys, last_read, refresh_floor, verified })
     }
 
     /// Another least time between two readings of the JWKS; for tests of rotation.
@@ -137,30 +142,46 @@ impl Verifier {
         self
     }
 
-    /// Who holds this token.
+    /// Who holds this token. Its signature is checked once while the keys stay as they are; that it holds now, each time.
     ///
     /// # Errors
     /// 401 `token_malformed` (not a token), `token_expired`, or `token_invalid` (everything else; the reason is only logged).
     pub async fn verify(&self, token: &str) -> Result<Caller, ApiError> {
-        let malformed = || ApiError::unauthorized("token_malformed", "the access token is not a JWT of ours");
         if token.len() > TOKEN_BYTES_MAX {
             return Err(malformed());
         }
+        let fingerprint = Verified::fingerprint(token);
+        if let Some(known) = self.verified.find(&fingerprint)
+            && self.key(&known.kid).await.is_some_and(|key| Arc::ptr_eq(&key, &known.key))
+        {
+            return match known.times.hold(now_s()) {
+                Ok(()) => Ok(known.caller.clone()),
+                Err(Untimely::Expired) => Err(expired()),
+                Err(Untimely::TooEarly) => Err(invalid("it holds later than now")),
+            };
+        }
+        let known = self.verify_anew(token).await?;
+        let caller = known.caller.clone();
+        self.verified.remember(fingerprint, known);
+        Ok(caller)
+    }
+
+    async fn verify_anew(&self, token: &str) -> Result<Known, ApiError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| malformed())?;
         let kid = kid(&header).map_err(invalid)?;
         let key = self.key(kid).await.ok_or_else(|| invalid("its kid is not in the JWKS"))?;
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &self.validation)
             .map_err(|error| match error.kind() {
-                ErrorKind::ExpiredSignature => {
-                    ApiError::unauthorized("token_expired", "the access token has expired: get a new one")
-                }
+                ErrorKind::ExpiredSignature => expired(),
                 _ => invalid(&error.to_string()),
             })?
             .claims;
-        if claims.sub.is_empty() || claims.sub.chars().count() > SUBJECT_CHARS_MAX {
+        let Claims { sub, role, exp, nbf } = claims;
+        if sub.is_empty() || sub.chars().count() > SUBJECT_CHARS_MAX {
             return Err(invalid("its sub is empty or too long"));
         }
-        Ok(Caller { subject: claims.sub, role: claims.role })
+        let times = Times { not_before: nbf, expires: exp };
+        Ok(Known { caller: Caller { subject: sub, role }, kid: kid.to_owned(), key, times })
     }
 
     /// Who sends a request with these headers.
@@ -204,6 +225,7 @@ impl Verifier {
         match self.source.load().await {
             Ok(keys) => {
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), keys);
+                self.verified.forget();
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
@@ -226,6 +248,14 @@ fn kid(header: &Header) -> Result<&str, &'static str> {
         return Err("it has critical extensions");
     }
     header.kid.as_deref().ok_or("it has no kid")
+}
+
+fn malformed() -> ApiError {
+    ApiError::unauthorized("token_malformed", "the access token is not a JWT of ours")
+}
+
+fn expired() -> ApiError {
+    ApiError::unauthorized("token_expired", "the access token has expired: get a new one")
 }
 
 fn invalid(why: &str) -> ApiError {

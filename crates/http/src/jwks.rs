@@ -19,6 +19,17 @@ const KEYS_MAX: usize = 32;
 /// Bytes of an Ed25519 public key.
 const ED25519_KEY_BYTES: usize = 32;
 
+/// Whether a JWKS that is a file has a usable key now; one behind a URL is not asked for.
+///
+/// # Errors
+/// When the process could not verify anybody with that file, or the URL is none.
+pub fn check_file(jwks: &str) -> Result<(), AuthError> {
+    let source = Source::new(jwks)?;
+    let Source::File(path) = &source else { return Ok(()) };
+    let bytes = std::fs::read(path).map_err(|source| AuthError::Read { path: path.clone(), source })?;
+    source.keys(&bytes).map(drop)
+}
+
 /// Public keys by their key id.
 pub(crate) type Keys = HashMap<String, Arc<DecodingKey>>;
 
@@ -52,12 +63,17 @@ impl Source {
                 fetch(client, url).await.map_err(|source| AuthError::Fetch { url: url.clone(), source })?
             }
         };
+        self.keys(&bytes)
+    }
+
+    /// The usable keys among those of a set; a bound on the others is its size.
+    fn keys(&self, bytes: &[u8]) -> Result<Keys, AuthError> {
         if bytes.len() > JWKS_BYTES_MAX {
             return Err(AuthError::TooLarge { place: self.place() });
         }
-        let set: Set = serde_json::from_slice(&bytes)
+        let set: Set = serde_json::from_slice(bytes)
             .map_err(|source| AuthError::Parse { place: self.place(), source })?;
-        let keys: Keys = set.keys.into_iter().take(KEYS_MAX).filter_map(usable).collect();
+        let keys: Keys = set.keys.into_iter().filter_map(usable).take(KEYS_MAX).collect();
         if keys.is_empty() {
             return Err(AuthError::NoUsableKey { place: self.place() });
         }

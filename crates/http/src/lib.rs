@@ -19,12 +19,13 @@ pub mod error;
 pub mod health;
 pub mod idempotency;
 pub mod json;
-mod jwks;
+pub mod jwks;
 pub mod openapi;
 pub mod paging;
 pub mod params;
 pub mod request_log;
 pub mod serve;
+mod verified;
 
 pub use error::ApiError;
 

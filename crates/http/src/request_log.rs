@@ -13,7 +13,8 @@ use axum::http::{HeaderValue, Method};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use prometheus::HistogramVec;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
+use uuid::Uuid;
 use waybill_telemetry::metrics::{LATENCY_BUCKETS_S, histogram_vec};
 use waybill_telemetry::trace::TraceContext;
 
@@ -70,18 +71,20 @@ async fn record(mut request: Request, next: Next) -> Response {
     let span = tracing::error_span!(
         "request",
         trace_id = trace.trace_id_hex(),
-        correlation_id = tracing::field::Empty,
+        // A request is a story of its own until it is known to which one it belongs.
+        correlation_id = %Uuid::from_bytes(trace.trace_id),
         method,
         route
     );
     request.extensions_mut().insert(trace.clone());
     let id = HeaderValue::from_str(&trace.trace_id_hex());
     let path = request.uri().path().into();
-    let mut measurement = Measurement { started: Instant::now(), method, route, status: None };
+    let mut measurement =
+        Measurement { span: span.clone(), started: Instant::now(), method, route, status: None };
     let answering = next.run(request).instrument(span.clone());
     let mut response = context::scope(RequestContext { trace, path, span: span.clone() }, answering).await;
     measurement.status = Some(response.status().as_u16());
-    span.in_scope(|| drop(measurement));
+    drop(measurement);
     if let Ok(id) = id {
         response.headers_mut().insert(REQUEST_ID.clone(), id);
     }
@@ -107,8 +110,9 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-/// Measures and logs when dropped, so that a request whose caller hung up is counted too.
+/// Measures and logs when dropped, inside the request's span, so that a request whose caller hung up is counted too.
 struct Measurement {
+    span: Span,
     started: Instant,
     method: &'static str,
     route: String,
@@ -121,10 +125,58 @@ impl Drop for Measurement {
         let status = self.status.map_or_else(|| HUNG_UP.to_owned(), |status| status.to_string());
         DURATION.with_label_values(&[self.method, self.route.as_str(), status.as_str()]).observe(elapsed);
         let duration_ms = elapsed * 1000.0;
-        if QUIET_ROUTES.contains(&self.route.as_str()) {
-            tracing::debug!(status, duration_ms, "answered");
-        } else {
-            tracing::info!(status, duration_ms, "answered");
+        self.span.in_scope(|| {
+            if QUIET_ROUTES.contains(&self.route.as_str()) {
+                tracing::debug!(status, duration_ms, "answered");
+            } else {
+                tracing::info!(status, duration_ms, "answered");
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use axum::routing::get;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
         }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn the_line_of_a_request_whose_caller_hung_up_has_its_ids() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let _here = tracing::subscriber::set_default(subscriber);
+        let router = layer(Router::new().route("/hang", get(std::future::pending::<()>)));
+        let request =
+            Request::get("/hang").header("traceparent", format!("00-{TRACE_ID}-00f067aa0ba902b7-01"));
+        let answering = router.oneshot(request.body(Body::empty()).unwrap());
+        assert!(tokio::time::timeout(Duration::ZERO, answering).await.is_err(), "the caller hangs up");
+        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let line = lines.lines().find(|line| line.contains("hung_up")).expect(&lines);
+        assert!(line.contains(&format!("trace_id=\"{TRACE_ID}\"")), "{line}");
+        assert!(line.contains("correlation_id=4bf92f35-77b3-4da6-a3ce-929d0e0e4736"), "{line}");
     }
 }

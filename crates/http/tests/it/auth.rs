@@ -1,7 +1,7 @@
 //! Access tokens: the good ones, every forgery we know, and the rotation of keys.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::FromRef;
@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 use uuid::Uuid;
 use waybill_http::auth::{AuthError, Caller, Role, Verifier};
-use waybill_testkit::{Tokens, tokens};
+use waybill_testkit::{Tokens, eventually, tokens};
 
 use crate::server::Server;
 
@@ -218,6 +218,52 @@ async fn a_new_key_is_found_and_a_withdrawn_one_forgotten_but_not_at_every_token
     std::fs::write(old.jwks_path(), "{").unwrap();
     assert_eq!(refused(&eager, &old.token(CUSTOMER, "customer")).await, "token_invalid");
     assert!(eager.verify(&token).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_that_was_good_is_refused_once_its_key_is_withdrawn_or_replaced() {
+    let (tokens, other) = (Tokens::new(), Tokens::new());
+    let verifier = verifier(&tokens).await.with_refresh_floor(Duration::ZERO);
+    let token = tokens.token(CUSTOMER, "customer");
+    for _ in 0..2 {
+        assert!(verifier.verify(&token).await.is_ok(), "the second time it is known");
+    }
+    // The same key id, another key.
+    let mut replaced = other.jwk();
+    replaced["kid"] = json!(tokens.kid());
+    tokens.write_jwks(&[replaced, other.jwk()]);
+    // An unknown key id has the set read again.
+    assert!(verifier.verify(&other.token(CUSTOMER, "customer")).await.is_ok());
+    assert_eq!(refused(&verifier, &token).await, "token_invalid");
+    tokens.write_jwks(&[tokens.jwk()]);
+    assert_eq!(refused(&verifier, &bent_header(&tokens, json!({"kid": "nobody"}))).await, "token_invalid");
+    assert!(verifier.verify(&token).await.is_ok(), "its key is back");
+    tokens.write_jwks(&[other.jwk()]);
+    assert_eq!(refused(&verifier, &bent_header(&tokens, json!({"kid": "nobody"}))).await, "token_invalid");
+    assert_eq!(refused(&verifier, &token).await, "token_invalid");
+}
+
+#[tokio::test]
+async fn a_token_expires_also_when_it_is_known() {
+    let tokens = Tokens::new();
+    let verifier = verifier(&tokens).await;
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
+    // The leeway is five seconds: it holds for two more.
+    let token = bent_claims(&tokens, json!({"exp": now - 3}));
+    assert!(verifier.verify(&token).await.is_ok());
+    let refusal = eventually(Duration::from_secs(60), async || verifier.verify(&token).await.err()).await;
+    assert_eq!(refusal.code, "token_expired");
+}
+
+#[tokio::test]
+async fn keys_of_others_do_not_crowd_ours_out() {
+    let tokens = Tokens::new();
+    let mut keys: Vec<Value> = (0..40)
+        .map(|number| json!({"kty": "RSA", "kid": number.to_string(), "n": "AQAB", "e": "AQAB"}))
+        .collect();
+    keys.push(tokens.jwk());
+    tokens.write_jwks(&keys);
+    assert!(verifier(&tokens).await.verify(&tokens.token(CUSTOMER, "customer")).await.is_ok());
 }
 
 #[tokio::test]
