@@ -1,13 +1,16 @@
 //! What every service's process reads beside the settings that all processes share.
 
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use waybill_http::jwks;
 use waybill_messaging::security::Security;
 use waybill_messaging::topics::Manifest;
 use waybill_outbox::retry::{Policy, topics_declared};
 use waybill_outbox::upkeep::Retention;
 use waybill_runtime::config::{Common, ConfigError, Environment};
+use waybill_telemetry::logs;
 
 use crate::faults::Faults;
 
@@ -100,8 +103,10 @@ impl Settings {
 
     /// Reads the environment; mistakes are remembered in `env`.
     pub fn read(env: &mut Environment, defaults: Defaults) -> Self {
+        let common = Common::read(env, defaults.http_addr);
+        check(env, &common);
         Self {
-            common: Common::read(env, defaults.http_addr),
+            common,
             kafka_security: Security::read(env),
             operator_addr: operator_addr(env, defaults.operator_addr),
             retry: Policy::read(env, defaults.retry_topics),
@@ -124,6 +129,20 @@ impl OutboxBound {
     }
 }
 
+/// What the shared settings do not know how to check.
+fn check(env: &mut Environment, common: &Common) {
+    if let Some(mistake) = logs::filter_mistake(&common.log_filter) {
+        env.mistake("RUST_LOG", mistake);
+    }
+    if common.jwks.is_empty() {
+        return;
+    }
+    if let Err(error) = jwks::check_file(&common.jwks) {
+        let cause = error.source().map(|cause| format!(" ({cause})")).unwrap_or_default();
+        env.mistake("WAYBILL_JWKS", format!("can not be used: {error}{cause}"));
+    }
+}
+
 fn operator_addr(env: &mut Environment, default: &str) -> SocketAddr {
     let text = env.text("WAYBILL_OPERATOR_ADDR", default);
     text.parse().unwrap_or_else(|_| {
@@ -140,7 +159,7 @@ mod tests {
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> (Settings, Vec<&'static str>) {
-        let required = [("DATABASE_URL", "postgres://h/d"), ("WAYBILL_JWKS", "jwks.json")];
+        let required = [("DATABASE_URL", "postgres://h/d"), ("WAYBILL_JWKS", "http://h/jwks.json")];
         let pairs =
             required.iter().chain(pairs).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut env = Environment::from_map(pairs);
@@ -181,7 +200,9 @@ mod tests {
             ("WAYBILL_FAULTS", "always"),
             ("WAYBILL_RETRY_DELAYS_MS", "1,2,3,4"),
             ("WAYBILL_OUTBOX_RETENTION_DAYS", "0"),
+            ("RUST_LOG", "waybill_http=loud"),
+            ("WAYBILL_JWKS", "/nowhere/jwks.json"),
         ]);
-        assert_eq!(mistakes.len(), 6, "{mistakes:?}");
+        assert_eq!(mistakes.len(), 8, "{mistakes:?}");
     }
 }

@@ -45,9 +45,18 @@ impl fmt::Display for LogFormat {
     }
 }
 
+/// Why `filter` is no `RUST_LOG` directive list; `None`: it is one.
+#[must_use]
+pub fn filter_mistake(filter: &str) -> Option<String> {
+    let error = EnvFilter::try_new(filter).err()?;
+    Some(format!(
+        "{filter:?} can not be used ({error}): write a level, or TARGET=LEVEL, several separated by commas"
+    ))
+}
+
 /// Starts logging to standard output for the whole process. A second call changes nothing.
 ///
-/// `filter` is a `RUST_LOG` directive list; one that can not be read counts as `info`.
+/// `filter` is a `RUST_LOG` directive list; one that can not be read ([`filter_mistake`]) counts as `info`.
 pub fn init(service: &'static str, format: LogFormat, filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
@@ -82,5 +91,20 @@ where
         writer.write_str(line.trim_end_matches('\n'))?;
         story.fields().try_for_each(|(name, value)| write!(writer, " {name}={value}"))?;
         writeln!(writer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_can_not_be_read_is_told() {
+        for filter in ["info", "warn,waybill_http=debug", "sqlx=off"] {
+            assert_eq!(filter_mistake(filter), None, "{filter}");
+        }
+        for filter in ["waybill_http=loud", "info,=", "info,a=b=c"] {
+            assert!(filter_mistake(filter).is_some_and(|told| told.contains(filter)), "{filter}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use sqlx::postgres::PgConnectOptions;
 use waybill_runtime::config::{
     ConfigError, Environment, read_http_addr, read_log_format, read_shutdown_timeout,
 };
+use waybill_telemetry::logs;
 
 use crate::core::flight::Limits;
 use crate::store::{Bounds, SESSION};
@@ -100,6 +101,9 @@ impl Config {
             tuning: read_tuning(&mut env),
             kafka: ClientConfig::new(),
         };
+        if let Some(mistake) = logs::filter_mistake(&config.log_filter) {
+            env.mistake("RUST_LOG", mistake);
+        }
         let kafka = kafka::read(&mut env, &from_file.kafka.properties, &config.tuning);
         env.finish().map(|()| Self { kafka, ..config })
     }
@@ -220,6 +224,7 @@ mod tests {
             ("OUTBOX_RELAY_LEASE_MS", "1"),
             ("OUTBOX_RELAY_KAFKA_PROPERTIES", "acks=1;linger.ms;delivery.report.only.error=true"),
             ("WAYBILL_LOG_FORMAT", "xml"),
+            ("RUST_LOG", "outbox_relay=loud"),
             ("OUTBOX_RELAY_CONFIG", "/nowhere/relay.toml"),
         ])
         .unwrap_err();
@@ -229,6 +234,7 @@ mod tests {
             "OUTBOX_RELAY_LEASE_MS",
             "OUTBOX_RELAY_KAFKA_PROPERTIES",
             "WAYBILL_LOG_FORMAT",
+            "RUST_LOG",
             "OUTBOX_RELAY_CONFIG",
         ] {
             assert!(variables.contains(&name), "{name} in {error}");
