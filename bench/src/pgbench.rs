@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 /// What a service's pool tells every session, for a turn that is compared with one.
-pub const SERVICE_SESSION: &str = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off";
+pub const SERVICE_SESSION: &str = "-c enable_seqscan=off";
 /// Threads: more than this machine's other work leaves room for would only wait.
 const THREADS_MAX: u32 = 2;
 

@@ -1,11 +1,10 @@
 //! The JSON log line: spans remember their fields, an event writes its own and its story's beside them in one flat object.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write as _;
 
 use chrono::{SecondsFormat, Utc};
-use serde_json::Value;
+use serde::Serialize;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
@@ -15,33 +14,47 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::story::Story;
 
-/// Fields gathered from a span or an event, by name.
+/// Bytes of a usual line.
+const LINE_BYTES: usize = 512;
+
+/// Fields gathered from a span or an event: names, and values as JSON. There are a few: looked through, not hashed.
 #[derive(Default)]
-struct Fields(BTreeMap<&'static str, Value>);
+struct Fields(Vec<(&'static str, String)>);
+
+impl Fields {
+    fn set(&mut self, field: &Field, value: &(impl Serialize + ?Sized)) {
+        // Texts and numbers can always be written.
+        let Ok(json) = serde_json::to_string(value) else { return };
+        match self.0.iter_mut().find(|(name, _)| *name == field.name()) {
+            Some((_, known)) => *known = json,
+            None => self.0.push((field.name(), json)),
+        }
+    }
+}
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.insert(field.name(), Value::String(format!("{value:?}")));
+        self.set(field, &format!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name(), Value::String(value.to_owned()));
+        self.set(field, value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.0.insert(field.name(), value.into());
+        self.set(field, &value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.0.insert(field.name(), value.into());
+        self.set(field, &value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.0.insert(field.name(), value.into());
+        self.set(field, &value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.0.insert(field.name(), value.into());
+        self.set(field, &value);
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
@@ -52,7 +65,47 @@ impl Visit for Fields {
             text.push_str(&cause.to_string());
             source = cause.source();
         }
-        self.0.insert(field.name(), Value::String(text));
+        self.set(field, &text);
+    }
+}
+
+/// A line being written. Who comes first with a name has it.
+struct Line {
+    json: String,
+    names: Vec<&'static str>,
+}
+
+impl Line {
+    fn new() -> Self {
+        let mut json = String::with_capacity(LINE_BYTES);
+        json.push('{');
+        Self { json, names: Vec::with_capacity(16) }
+    }
+
+    /// A field whose value is JSON already. Names are those of the program's own code: they need no escape.
+    fn put(&mut self, name: &'static str, json: &str) {
+        if self.names.contains(&name) {
+            return;
+        }
+        if !self.names.is_empty() {
+            self.json.push(',');
+        }
+        self.names.push(name);
+        self.json.extend(["\"", name, "\":", json]);
+    }
+
+    /// A field whose value needs no escape either.
+    fn put_plain(&mut self, name: &'static str, text: &str) {
+        self.put(name, &["\"", text, "\""].concat());
+    }
+
+    fn put_all(&mut self, fields: &Fields) {
+        fields.0.iter().for_each(|(name, json)| self.put(name, json));
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        self.json.push_str("}\n");
+        self.json.into_bytes()
     }
 }
 
@@ -70,26 +123,24 @@ impl JsonLine {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let mut all = serde_json::Map::new();
-        let now = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
-        all.insert("timestamp".to_owned(), now.into());
-        all.insert("level".to_owned(), event.metadata().level().as_str().into());
-        all.insert("service".to_owned(), self.service.into());
-        all.insert("target".to_owned(), event.metadata().target().into());
-        // Root first, so that an inner span's field wins over an outer one's of the same name.
-        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
-            if let Some(fields) = span.extensions().get::<Fields>() {
-                all.extend(fields.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-            }
-        }
-        let story = Story::current().into_iter().flat_map(Story::fields);
-        all.extend(story.map(|(name, value)| (name.to_owned(), value.into())));
+        let mut line = Line::new();
+        line.put_plain("timestamp", &Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true));
+        line.put_plain("level", event.metadata().level().as_str());
+        line.put_plain("service", self.service);
+        line.put_plain("target", event.metadata().target());
+        // An event's own field is the last word, then its story's, then those of its spans, the innermost first.
         let mut own = Fields::default();
         event.record(&mut own);
-        all.extend(own.0.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        let mut line = Value::Object(all).to_string().into_bytes();
-        line.push(b'\n');
-        line
+        line.put_all(&own);
+        if let Some(story) = Story::current() {
+            story.fields().for_each(|(name, value)| line.put_plain(name, &value));
+        }
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(fields) = span.extensions().get::<Fields>() {
+                line.put_all(fields);
+            }
+        }
+        line.end()
     }
 }
 
@@ -138,6 +189,7 @@ where
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use serde_json::Value;
     use tracing_subscriber::layer::SubscriberExt as _;
     use uuid::Uuid;
 
@@ -202,7 +254,7 @@ mod tests {
             let _outer = outer.enter();
             outer.record("order_id", "o1");
             let _inner = tracing::info_span!("command", correlation_id = "c1").entered();
-            tracing::warn!(attempts = 3, retried = true, "line\nbroken");
+            tracing::warn!(attempts = 3, retried = true, share = f64::NAN, quoted = "\"", "line\nbroken");
         });
         let line = lines.remove(0);
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
@@ -216,6 +268,8 @@ mod tests {
             ("message", "line\nbroken".into()),
             ("attempts", Value::from(3)),
             ("retried", Value::from(true)),
+            ("share", Value::Null),
+            ("quoted", "\"".into()),
         ] {
             assert_eq!(line[name], value, "{name}");
         }
