@@ -14,8 +14,15 @@ use crate::stop::Stop;
 pub(crate) const PACKAGES: [&str; 5] =
     ["waybill-orders", "waybill-inventory", "waybill-payments", "outbox-relay", "waybillctl"];
 
-/// Builds all programs; the first time takes minutes, for librdkafka and TLS are compiled.
+/// Names a folder of programs that were built before: `up` runs those, and builds none.
+const GIVEN_VARIABLE: &str = "WAYBILL_BIN_DIR";
+
+/// Builds all programs that [`dir_to_run`] is to hold; the first time takes minutes, for librdkafka and TLS are compiled.
 pub(crate) fn build(layout: &Layout, release: bool, stop: &Stop) -> Result<()> {
+    if let Some(given) = given() {
+        say::progress(&format!("running the programs of {}: nothing is built", given.display()));
+        return Ok(());
+    }
     say::progress(
         "building orders, inventory, payments, outbox-relay and waybillctl (the first time takes minutes) ...",
     );
@@ -58,6 +65,15 @@ pub(crate) fn cargo(layout: &Layout) -> Command {
 /// Where a program lies once it is built.
 pub(crate) fn path(layout: &Layout, binary: &str, release: bool) -> PathBuf {
     dir(layout, release).join(binary)
+}
+
+/// The folder of the programs that `up` runs.
+pub(crate) fn dir_to_run(layout: &Layout, release: bool) -> PathBuf {
+    given().unwrap_or_else(|| dir(layout, release))
+}
+
+fn given() -> Option<PathBuf> {
+    std::env::var_os(GIVEN_VARIABLE).filter(|given| !given.is_empty()).map(PathBuf::from)
 }
 
 /// The folder of the built programs.

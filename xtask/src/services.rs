@@ -53,7 +53,7 @@ pub(crate) fn start(
     context.board.change(|state| {
         state.services.clone_from(&urls);
         state.operators = SERVICES.iter().map(|name| ((*name).to_owned(), url(&operator(name)))).collect();
-        state.programs = Some(binaries::dir(context.layout, release));
+        state.programs = Some(binaries::dir_to_run(context.layout, release));
     })?;
     for name in NAMES {
         let mut env = common_env(addresses, ports[name]);
@@ -65,7 +65,7 @@ pub(crate) fn start(
             env.push(("DATABASE_URL".to_owned(), wire::with_database(&addresses.postgres, name)?));
             env.push(("WAYBILL_JWKS".to_owned(), keys::jwks_file(context.instance).display().to_string()));
         }
-        let path = binaries::path(context.layout, &binary(name), release);
+        let path = binaries::dir_to_run(context.layout, release).join(binary(name));
         let program =
             Program { path, args: Vec::new(), env, cwd: context.layout.root.clone(), account: None };
         let log = context.instance.log(name);
@@ -160,7 +160,7 @@ fn give_up<'a>(context: Context<'_>, names: impl Iterator<Item = &'a str>, reaso
 
 /// Makes the topics of the manifest; harmless when they are there.
 pub(crate) fn apply_topics(context: Context<'_>, addresses: &Addresses, release: bool) -> Result<()> {
-    let path = binaries::path(context.layout, "waybillctl", release);
+    let path = binaries::dir_to_run(context.layout, release).join("waybillctl");
     run_topics_apply(&path, addresses, context)
 }
 

@@ -1,7 +1,8 @@
-//! A small catalogue through the real HTTP API: what is there already is left alone.
+//! A small catalogue through the real HTTP API: what is there already is left alone. Ready is told when it can be ordered.
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use crate::http;
@@ -12,6 +13,14 @@ use crate::token::{self, Role};
 
 /// How long the seeding token lives, in seconds.
 const TOKEN_TTL_S: u64 = 300;
+/// How long the catalogue may take through the relay and Kafka, in seconds: a new consumer group has to be formed first.
+const KNOWN_TIMEOUT_S: u64 = 90;
+/// How often orders is asked, in milliseconds.
+const PROBE_INTERVAL_MS: u64 = 200;
+/// How often the wait says that it still waits, in seconds.
+const NEWS_INTERVAL_S: u64 = 5;
+/// Nothing in the catalogue is priced in it.
+const OTHER_CURRENCY: &str = "CHF";
 /// The product of the printed commands.
 pub(super) const FIRST_SKU: &str = "COFFEE-1KG";
 
@@ -39,7 +48,56 @@ pub(super) fn run(context: Context<'_>, urls: &BTreeMap<String, String>, key: &K
     if added > 0 {
         say::progress(&format!("seeded the catalogue with {added} products"));
     }
-    Ok(())
+    wait_until_orders_knows(context, urls, key)
+}
+
+/// The prices come to orders through Kafka: until then an order would be refused as `unknown_sku`.
+fn wait_until_orders_knows(context: Context<'_>, urls: &BTreeMap<String, String>, key: &Key) -> Result<()> {
+    let orders = urls.get("orders").context("orders has no address")?;
+    let token = token::sign(key, &token::random_uuid(), Role::Customer, TOKEN_TTL_S)?;
+    let began = Instant::now();
+    let mut news = Duration::from_secs(NEWS_INTERVAL_S);
+    loop {
+        let unknown = unknown_to(orders, &token).context("orders could not be asked for the catalogue")?;
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let waited = began.elapsed();
+        if waited > Duration::from_secs(KNOWN_TIMEOUT_S) {
+            bail!(
+                "after {KNOWN_TIMEOUT_S} s orders has not heard of {} from inventory: `cargo xtask logs outbox-relay` may tell why",
+                unknown.join(", ")
+            );
+        }
+        if waited >= news {
+            news += Duration::from_secs(NEWS_INTERVAL_S);
+            say::progress(&format!("  waiting until orders has heard of {} ...", unknown.join(", ")));
+        }
+        context.stop.pause(Duration::from_millis(PROBE_INTERVAL_MS))?;
+    }
+}
+
+/// The SKUs that orders can not price. Asked in a currency that none of them has: whatever is known, nothing is ordered.
+fn unknown_to(orders: &str, token: &str) -> Result<Vec<String>> {
+    let lines: Vec<Value> = CATALOGUE.iter().map(|(sku, ..)| json!({"sku": sku, "quantity": 1})).collect();
+    let body = json!({"lines": lines, "currency": OTHER_CURRENCY, "payment_token": "tok_decline"});
+    let answer = http::post(&format!("{orders}/api/v1/orders"), token, &token::random_uuid(), &body)?;
+    // Too early, or too busy.
+    if answer.status == 503 {
+        return Ok(CATALOGUE.iter().map(|(sku, ..)| (*sku).to_owned()).collect());
+    }
+    Ok(unknown_in(&answer.json(&[422])?))
+}
+
+fn unknown_in(refusal: &Value) -> Vec<String> {
+    let details = refusal["error"]["details"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let unknown = |detail: &&Value| detail["code"] == "unknown_sku";
+    let sku = |detail: &Value| {
+        let line =
+            detail["path"].as_str()?.strip_prefix("lines[")?.split(']').next()?.parse::<usize>().ok()?;
+        CATALOGUE.get(line).map(|(sku, ..)| (*sku).to_owned())
+    };
+    details.iter().filter(unknown).filter_map(sku).collect()
 }
 
 /// `false` when the product was there with stock. The keys are the same in every run, so that a run that was cut off
@@ -65,4 +123,20 @@ pub(crate) fn add(inventory: &str, token: &str, product: &Value, quantity: i64) 
     let received = http::post(&url, token, &format!("seed-receipt-{sku}"), &json!({"quantity": quantity}))?;
     received.json(&[200, 201, 202]).context("the receipt was refused")?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_tells_which_products_are_not_known_yet() {
+        let refusal = json!({"error": {"code": "currency_mismatch", "details": [
+            {"path": "lines[0].sku", "code": "currency_mismatch", "message": ""},
+            {"path": "lines[2].sku", "code": "unknown_sku", "message": ""},
+            {"path": "lines[4].sku", "code": "unknown_sku", "message": ""},
+        ]}});
+        assert_eq!(unknown_in(&refusal), ["TEAPOT", "CUP-LIMITED"]);
+        assert!(unknown_in(&json!({})).is_empty());
+    }
 }
