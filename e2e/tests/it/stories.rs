@@ -1,7 +1,11 @@
 //! The four stories, and a customer who changes their mind.
 
+use std::time::Duration;
+
 use futures_util::stream::{self, StreamExt as _};
 use reqwest::StatusCode;
+use tokio::process::Command;
+use waybill_testkit::polling::eventually_named;
 
 use crate::invariants;
 use crate::journal::Accepted;
@@ -12,6 +16,8 @@ use crate::system::System;
 const BURST: usize = 500;
 /// Requests at a time in the burst.
 const BURST_AT_ONCE: usize = 32;
+/// Longest wait for what orders on their way lead to.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stock_and_money_decide_what_becomes_of_an_order() {
@@ -79,8 +85,9 @@ async fn a_killed_relay_loses_nothing_and_keeps_order() {
         shop.product("tea", 999, quantity).await;
         place(&shop, BURST / 2).await
     };
+    accepted.extend(place_and_kill(&Shop::new(&system)).await);
+    // It is gone; here it is waited for.
     system.relay.kill9().await;
-    accepted.extend(place(&Shop::new(&system), BURST / 2).await);
     System::restart(&mut system.relay).await;
     let shop = Shop::new(&system);
     shop.stock_becomes("tea", (0, 0, quantity)).await;
@@ -90,6 +97,34 @@ async fn a_killed_relay_loses_nothing_and_keeps_order() {
         .unwrap();
     assert_eq!(confirmed, quantity);
     invariants::hold(&system, &accepted).await;
+}
+
+/// Places the second half and kills the relay when a quarter of it is answered: more are on their way, most are to come.
+async fn place_and_kill(shop: &Shop<'_>) -> Vec<Accepted> {
+    let one = |_| shop.order(&[("tea", 1)], "tok_approve");
+    let answers = stream::iter(0..BURST / 2).map(one).buffer_unordered(BURST_AT_ONCE).enumerate();
+    answers
+        .for_each(async |(number, _)| {
+            if number == BURST / 8 {
+                kill_relay(shop.system).await;
+            }
+        })
+        .await;
+    shop.accepted()
+}
+
+/// Kills it, and sees that it has not published all there is.
+async fn kill_relay(system: &System) {
+    let pid = system.relay.pid().expect("the relay runs").to_string();
+    let killed = Command::new("kill").args(["-9", &pid]).status().await.unwrap();
+    assert!(killed.success());
+    let unpublished = "select count(*) from outbox o, outbox_relay r
+                       where not pg_visible_in_snapshot(o.xid, r.position_from)";
+    eventually_named("rows that wait to be published", STEP_TIMEOUT, async || {
+        let count: i64 = sqlx::query_scalar(unpublished).fetch_one(&system.orders_db.pool).await.unwrap();
+        (count > 0).then_some(())
+    })
+    .await;
 }
 
 async fn place(shop: &Shop<'_>, count: usize) -> Vec<Accepted> {
