@@ -65,24 +65,23 @@ impl Seats {
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::JoinSet;
+
     use super::*;
 
     #[tokio::test]
     async fn a_slow_call_gives_up_its_quick_seat_while_there_is_a_slow_one() {
         let seats = Seats::of(2, 1);
-        let hangs = |seat| {
-            let seats = seats.clone();
-            tokio::spawn(async move { seats.sit(seat, std::future::pending::<()>()).await })
-        };
-        let calls = [hangs(seats.take().unwrap()), hangs(seats.take().unwrap())];
+        let mut calls = JoinSet::new();
+        for _ in 0..2 {
+            let (seats, seat) = (seats.clone(), seats.take().unwrap());
+            calls.spawn(async move { seats.sit(seat, std::future::pending::<()>()).await });
+        }
         assert!(seats.take().is_none());
         // One has moved; for the other there is no slow seat.
         seats.some_free().await;
         assert_eq!(seats.free(), 1);
-        calls.iter().for_each(tokio::task::JoinHandle::abort);
-        for call in calls {
-            assert!(call.await.unwrap_err().is_cancelled());
-        }
+        calls.shutdown().await;
         assert_eq!((seats.free(), seats.slow.available_permits()), (2, 1));
     }
 }
