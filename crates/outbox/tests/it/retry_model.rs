@@ -3,11 +3,12 @@
 //! The relay publishes in order and may repeat what it has not recorded; a consumer may crash between its commit and its
 //! offset; the main topic may repeat its end; the handler answers as it likes within a budget; the operator replays or
 //! discards. In every state: effects in the key's order, none twice. In every final state: nothing lost, nothing parked.
+//! Where dead letters are skipped, theirs may come at any time, and the others' are in order all the same.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
-use waybill_outbox::retry::decide::{self, Admission, Goes, Judgement, Source, Tried};
+use waybill_outbox::retry::decide::{self, Admission, Goes, Judgement, Refusal, Source, Tried};
 use waybill_outbox::retry::{KeyState, Poisoned, Policy};
 
 /// A fault put into the rules, to see that the exploration would notice.
@@ -53,7 +54,9 @@ struct Data {
     inbox: BTreeSet<(u8, i16)>,
     key: Option<KeyState>,
     held: VecDeque<Rec>,
-    letter: Option<Rec>,
+    letters: Vec<Rec>,
+    /// Messages that a key went on without: the order is given up for them.
+    skipped: BTreeSet<u8>,
     /// Message numbers; negative when given up.
     effects: Vec<i8>,
 }
@@ -73,13 +76,12 @@ struct World {
     messages: u8,
     policy: Policy,
     fault: Fault,
-    replays: bool,
 }
 
 impl World {
     fn new(messages: u8, tiers: usize, poisoned: Poisoned, fault: Fault) -> Self {
         let policy = Policy { poisoned, ..Policy::with_delays(&vec![Duration::from_secs(1); tiers]) };
-        Self { messages, policy, fault, replays: poisoned == Poisoned::Block }
+        Self { messages, policy, fault }
     }
 
     fn first(&self, budget: Budget) -> State {
@@ -90,7 +92,8 @@ impl World {
             inbox: BTreeSet::new(),
             key: None,
             held: VecDeque::new(),
-            letter: None,
+            letters: vec![],
+            skipped: BTreeSet::new(),
             effects: vec![],
         };
         State { topics, published: 0, data, seen: vec![], budget }
@@ -115,9 +118,7 @@ impl World {
             }
         }
         self.drain(state, &mut next);
-        if self.replays {
-            self.operate(state, &mut next);
-        }
+        self.operate(state, &mut next);
         next
     }
 
@@ -199,10 +200,12 @@ impl World {
                 Goes::Retry { tier, hop } => {
                     data.outbox.push((usize::from(tier), Rec { hop, attempts: tried.attempts, ..rec }));
                 }
-                Goes::DeadLetter if data.key == Some(KeyState::Blocked) => {
-                    data.letter = Some(Rec { attempts: 0, ..rec });
+                Goes::DeadLetter => {
+                    data.letters.push(Rec { attempts: 0, ..rec });
+                    if data.key != Some(KeyState::Blocked) {
+                        data.skipped.insert(rec.message);
+                    }
                 }
-                Goes::DeadLetter => data.effects.push(-effect(rec)),
             }
             (data, budget)
         };
@@ -228,31 +231,46 @@ impl World {
     }
 
     fn operate(&self, state: &State, next: &mut Vec<State>) {
-        let Some(rec) = state.data.letter else { return };
-        let decision = decide::replay(&self.policy, state.data.key, true, rec.hop).unwrap();
-        let Goes::Retry { tier, hop } = decision.record else { panic!("a replay travels") };
-        let hop = if self.fault == Fault::NoHop { rec.hop } else { hop };
-        let mut replayed = state.clone();
-        (replayed.data.key, replayed.data.letter) = (decision.key, None);
-        let again = Rec { hop, attempts: decide::ATTEMPTS_AT_REPLAY, ..rec };
-        replayed.data.outbox.push((usize::from(tier), again));
-        next.push(replayed);
-        if state.budget.discards > 0 {
-            let mut discarded = state.clone();
-            discarded.budget.discards -= 1;
-            (discarded.data.key, discarded.data.letter) = (decide::discard(state.data.key, true), None);
-            discarded.data.effects.push(-effect(rec));
-            next.push(discarded);
+        let blocks = state.data.key == Some(KeyState::Blocked);
+        assert!(state.data.letters.len() == 1 || !blocks, "one letter blocks the key");
+        for (place, rec) in state.data.letters.iter().copied().enumerate() {
+            match decide::replay(&self.policy, state.data.key, blocks, rec.hop) {
+                Ok(decision) => {
+                    let Goes::Retry { tier, hop } = decision.record else { panic!("a replay travels") };
+                    let hop = if self.fault == Fault::NoHop { rec.hop } else { hop };
+                    let mut replayed = state.clone();
+                    replayed.data.letters.remove(place);
+                    replayed.data.key = decision.key;
+                    let again = Rec { hop, attempts: decide::ATTEMPTS_AT_REPLAY, ..rec };
+                    replayed.data.outbox.push((usize::from(tier), again));
+                    next.push(replayed);
+                }
+                // Later.
+                Err(why) => assert!(why == Refusal::KeyBusy && !blocks, "{why}"),
+            }
+            if state.budget.discards > 0 {
+                let mut discarded = state.clone();
+                discarded.budget.discards -= 1;
+                discarded.data.letters.remove(place);
+                discarded.data.key = decide::discard(state.data.key, blocks);
+                discarded.data.effects.push(-effect(rec));
+                next.push(discarded);
+            }
         }
     }
 
     fn check(&self, state: &State, is_final: bool) -> Result<(), String> {
         let effects: Vec<i8> = state.data.effects.iter().map(|e| e.abs()).collect();
-        if !effects.iter().copied().eq(1..=effects.len() as i8) {
+        let is_skipped = |effect: i8| state.data.skipped.contains(&effect.unsigned_abs());
+        let ordered = effects.iter().copied().filter(|effect| !is_skipped(*effect));
+        let last = ordered.clone().max().unwrap_or_default();
+        let is_once = effects.iter().collect::<HashSet<_>>().len() == effects.len();
+        if !is_once || !ordered.eq((1..=last).filter(|effect| !is_skipped(*effect))) {
             return Err(format!("effects out of order or doubled: {:?}", state.data.effects));
         }
         let complete = effects.len() == usize::from(self.messages);
-        if is_final && !(complete && state.data.key.is_none() && state.data.held.is_empty()) {
+        let is_at_rest = state.data.key.is_none() && state.data.held.is_empty();
+        if is_final && !(complete && is_at_rest && state.data.letters.is_empty()) {
             return Err(format!("lost or still parked: {:?} {:?}", state.data.effects, state.data.key));
         }
         Ok(())
@@ -321,6 +339,11 @@ fn order_holds_and_nothing_is_lost_or_doubled_when_dead_letters_are_skipped() {
     let (states, finals) = World::new(3, 2, Poisoned::Skip, Fault::None).explore(BUDGET).unwrap();
     println!("skip: {states} states, {finals} final");
     assert!(states > 10_000);
+    // Two letters of the key at once, and no second chance for anything else.
+    let budget = Budget { retries: 1, rejects: 2, crashes: 1, repeats: 0, discards: 1 };
+    let (states, finals) = World::new(3, 1, Poisoned::Skip, Fault::None).explore(budget).unwrap();
+    println!("skip, two letters: {states} states, {finals} final");
+    assert!(states > 1_000);
 }
 
 #[test]
@@ -333,9 +356,11 @@ fn faults_put_into_the_rules_are_caught() {
         Fault::NoHeldCheck,
         Fault::UnparkFirst,
     ];
-    for fault in faults {
-        let found = World::new(3, 2, Poisoned::Block, fault).explore(BUDGET);
-        let why = found.expect_err(&format!("{fault:?} was not noticed"));
-        println!("{fault:?}: {why}");
+    for poisoned in [Poisoned::Block, Poisoned::Skip] {
+        for fault in faults {
+            let found = World::new(3, 2, poisoned, fault).explore(BUDGET);
+            let why = found.expect_err(&format!("{poisoned:?}: {fault:?} was not noticed"));
+            println!("{poisoned:?}: {fault:?}: {why}");
+        }
     }
 }
