@@ -36,17 +36,22 @@ pub async fn run(pool: PgPool, prefix: String, policy: Policy, shutdown: Shutdow
     let mut backoff = Backoff::new(RETRY_WAIT_FIRST, RETRY_WAIT_MAX);
     while !shutdown.is_requested() {
         let wait = match look(&pool, &prefix, &policy).await {
-            Ok(Looked { sent: true, .. }) => {
+            Ok(Looked { sent: true, failed: None, .. }) => {
                 backoff.reset();
                 continue;
             }
-            Ok(Looked { running, .. }) => {
+            Ok(Looked { running, failed: None, .. }) => {
                 backoff.reset();
                 if running { BUSY_INTERVAL } else { IDLE_INTERVAL }
             }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "replays could not be driven; trying again");
+            // One that fails every time does not slow the others down for long.
+            Ok(Looked { sent: true, failed: Some(error), .. }) => {
+                tell(&error);
+                backoff.reset();
+                backoff.next_wait()
+            }
+            Ok(Looked { failed: Some(error), .. }) | Err(error) => {
+                tell(&error);
                 backoff.next_wait()
             }
         };
@@ -54,13 +59,20 @@ pub async fn run(pool: PgPool, prefix: String, policy: Policy, shutdown: Shutdow
     }
 }
 
+fn tell(error: &sqlx::Error) {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(error, "replays could not be driven; trying again");
+}
+
 /// What one look found.
 struct Looked {
     running: bool,
     sent: bool,
+    /// The first failure.
+    failed: Option<sqlx::Error>,
 }
 
-/// Verdicts, then one step of each replay that runs.
+/// Verdicts, then one step of each replay that runs, whatever becomes of the others.
 async fn look(pool: &PgPool, prefix: &str, policy: &Policy) -> Result<Looked, sqlx::Error> {
     let ids: Vec<Uuid> =
         sqlx::query_scalar("select id from replays where state = 'running' order by id limit $1")
@@ -69,12 +81,15 @@ async fn look(pool: &PgPool, prefix: &str, policy: &Policy) -> Result<Looked, sq
             .await?;
     RUNNING.set(i64::try_from(ids.len()).unwrap_or(RUNNING_MAX));
     step::verdicts_take(pool).await?;
-    let mut sent = false;
+    let mut looked = Looked { running: !ids.is_empty(), sent: false, failed: None };
     for id in &ids {
-        match step::step(pool, prefix, policy, *id).await? {
-            Stepped::Sent => sent = true,
-            Stepped::Waits => {}
+        match step::step(pool, prefix, policy, *id).await {
+            Ok(Stepped::Sent) => looked.sent = true,
+            Ok(Stepped::Waits) => {}
+            Err(error) => {
+                looked.failed.get_or_insert(error);
+            }
         }
     }
-    Ok(Looked { running: !ids.is_empty(), sent })
+    Ok(looked)
 }
