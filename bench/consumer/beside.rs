@@ -19,7 +19,7 @@ use waybill_messaging::headers;
 use waybill_messaging::message::Message;
 use waybill_messaging::record::Record;
 use waybill_outbox::inbox::{Delivery, Handler, HandlerError, InboxProcessor, Verdict, appearance_in_tx};
-use waybill_outbox::retry::{self, Policy};
+use waybill_outbox::retry::Policy;
 use waybill_runtime::clock::new_id;
 use waybill_runtime::lifecycle::Shutdown;
 use waybill_testkit::TestDatabase;
@@ -121,9 +121,9 @@ fn record(number: u64, percent: u64) -> Record {
 }
 
 /// Relay, retry topics and retry consumer in one: rows for the group's retry topics, each handled when it is due.
-fn stand_in(pool: PgPool, processor: &InboxProcessor<Numbered>, policy: &Policy) -> JoinHandle<()> {
+fn stand_in(pool: PgPool, processor: &InboxProcessor<Numbered>) -> JoinHandle<()> {
     let retries = processor.retries();
-    let config = retry::consumer_config("", "", GROUP, &[TOPIC], policy).expect("the policy has tiers");
+    let config = retries.consumer_config("", &[TOPIC]).expect("the policy has tiers");
     let due = config.due.expect("retries are due at a time");
     tokio::spawn(async move {
         let (mut seen, mut last) = (HashSet::new(), 0);
@@ -135,9 +135,7 @@ fn stand_in(pool: PgPool, processor: &InboxProcessor<Numbered>, policy: &Policy)
                     waiting.push(record);
                 }
             }
-            let now = Utc::now();
-            let is_due = |record: &Record| due(record).is_none_or(|at| at <= now);
-            let (ready, later) = waiting.into_iter().partition(is_due);
+            let (ready, later) = waiting.into_iter().partition(|record| due.is_due(record));
             waiting = later;
             for record in ready {
                 retries.handle(&Batch { records: vec![record] }).await.unwrap();
@@ -180,7 +178,7 @@ async fn turn(arguments: &Arguments, percent: u64) -> Turn {
     sqlx::raw_sql(EFFECTS).execute(&database.pool).await.unwrap();
     let policy = Policy::with_delays(&DELAYS);
     let processor = InboxProcessor::with_policy(database.pool.clone(), "", Numbered, policy.clone());
-    let standing_in = stand_in(database.pool.clone(), &processor, &policy);
+    let standing_in = stand_in(database.pool.clone(), &processor);
     let draining = tokio::spawn(processor.drainer().run(Shutdown::manual()));
     let latencies_ms = arrive(&processor, arguments, percent).await;
     let total = arguments.rate * arguments.seconds;

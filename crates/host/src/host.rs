@@ -14,7 +14,6 @@ use waybill_messaging::consumer::{self, BatchHandler, ConsumerConfig};
 use waybill_messaging::topics::Manifest;
 use waybill_outbox::inbox::{Handler, InboxProcessor};
 use waybill_outbox::operate::replays;
-use waybill_outbox::retry;
 use waybill_outbox::upkeep;
 use waybill_runtime::config::Common;
 use waybill_runtime::lifecycle::{ExitReason, Shutdown, Tasks};
@@ -130,16 +129,16 @@ impl Host {
         };
         let prefix = &common.topic_prefix;
         let group = handler.group().to_owned();
+        let handler = Faulty { handler, faults: settings.faults };
+        let processor = InboxProcessor::with_policy(pool.clone(), prefix, handler, policy.clone());
         let kafka = ConsumerConfig::new(&common.kafka_bootstrap, prefix, &group, service.reads);
-        let retries = retry::consumer_config(&common.kafka_bootstrap, prefix, &group, service.reads, &policy);
+        let retries = processor.retries().consumer_config(&common.kafka_bootstrap, service.reads);
         let (started, is_started) = watch::channel(false);
         let (full, is_full) = watch::channel(false);
         let health = health::router(&service, &pools.probes, &kafka, retries.as_ref(), is_started.clone());
         let Some((listeners, verifier)) = keys(listeners, &health, &common, &shutdown).await? else {
             return Ok(ExitReason::Requested);
         };
-        let handler = Faulty { handler, faults: settings.faults };
-        let processor = InboxProcessor::with_policy(pool.clone(), prefix, handler, policy.clone());
         let operated =
             Operated { service: service.name, pool: pool.clone(), dry_run: processor.dry_run(), sagas };
         let operators = operator::router(operated, Arc::clone(&verifier));
@@ -149,8 +148,7 @@ impl Host {
         let mut tasks = Tasks::new();
         routers.serve(listeners, &mut tasks, &shutdown);
 
-        let retry_topics: Vec<String> =
-            service.reads.iter().flat_map(|topic| policy.topics(topic, &group)).collect();
+        let retry_topics = policy.topics_to_read(service.reads, &group);
         if prepare::all(&service, &retry_topics, &common, &pool, &shutdown).await {
             started.send_replace(true);
             tracing::info!("started");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use waybill_http::jwks;
 use waybill_messaging::security::Security;
 use waybill_messaging::topics::Manifest;
-use waybill_outbox::retry::{Policy, topics_declared};
+use waybill_outbox::retry::{Policy, RetryTopics};
 use waybill_outbox::upkeep::Retention;
 use waybill_runtime::config::{Common, ConfigError, Environment};
 use waybill_telemetry::logs;
@@ -57,19 +57,19 @@ impl Default for OutboxBound {
 }
 
 /// What a service brings to its settings.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Defaults {
     /// Where it listens unless told otherwise.
     pub http_addr: &'static str,
     /// Where its operators' API listens unless told otherwise.
     pub operator_addr: &'static str,
-    /// How many retry topics each topic that its group reads has: no more tiers are possible.
-    pub retry_topics: usize,
+    /// The declared retry topics of the topics that its group reads: no more tiers are possible.
+    pub retry_topics: RetryTopics,
 }
 
 impl Defaults {
-    /// Of a service that listens here. How many retry topics its group has is looked up in the manifest; one that can not
-    /// be read (`None`) is said by the start itself.
+    /// Of a service that listens here. The retry topics of its group are looked up in the manifest; one that can not be
+    /// read (`None`) is said by the start itself.
     #[must_use]
     pub fn of(
         http_addr: &'static str,
@@ -78,9 +78,8 @@ impl Defaults {
         reads: &[&str],
         group: &str,
     ) -> Self {
-        let retry_topics = manifest.map_or(0, |manifest| {
-            topics_declared(manifest.topics().iter().map(|topic| topic.name.as_str()), reads, group)
-        });
+        let names = manifest.into_iter().flat_map(Manifest::topics).map(|topic| topic.name.as_str());
+        let retry_topics = RetryTopics::among(names, reads, group);
         Self { http_addr, operator_addr, retry_topics }
     }
 }
@@ -109,7 +108,7 @@ impl Settings {
             common,
             kafka_security: Security::read(env),
             operator_addr: operator_addr(env, defaults.operator_addr),
-            retry: Policy::read(env, defaults.retry_topics),
+            retry: Policy::read(env, &defaults.retry_topics),
             outbox: OutboxBound::read(env),
             retention: Retention::read(env),
             faults: Faults::read(env),
@@ -163,8 +162,9 @@ mod tests {
         let pairs =
             required.iter().chain(pairs).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut env = Environment::from_map(pairs);
+        let retry_topics = RetryTopics { tiers: 3, names: vec![] };
         let defaults =
-            Defaults { http_addr: "127.0.0.1:8083", operator_addr: "127.0.0.1:9083", retry_topics: 3 };
+            Defaults { http_addr: "127.0.0.1:8083", operator_addr: "127.0.0.1:9083", retry_topics };
         let settings = Settings::read(&mut env, defaults);
         let mistakes = env.finish().err().map(|error| error.variables().collect()).unwrap_or_default();
         (settings, mistakes)

@@ -36,7 +36,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use waybill_runtime::lifecycle::Shutdown;
 
-pub use self::settings::{ConsumerConfig, DueTime};
+pub use self::settings::{ConsumerConfig, Due};
 pub use self::status::ConsumerStatus;
 use crate::record::Record;
 

@@ -17,6 +17,8 @@ use waybill_messaging::headers::{CE_ID, CE_TYPE, ids_for_logs};
 use waybill_messaging::record::Record;
 use waybill_runtime::clock::new_id;
 
+use crate::retry::decide::ATTEMPTS_AT_REPLAY;
+
 /// Characters of an error that are kept: the beginning names the cause, a long rest is a dump.
 pub(crate) const ERROR_MESSAGE_CHARS_MAX: usize = 1000;
 /// Characters of `ce_type` that are kept.
@@ -114,20 +116,28 @@ pub async fn insert_in_tx(
     let first: Vec<&DeadLetter<'_>> = letters.iter().filter(|letter| places.insert(letter.place())).collect();
     let rows = rows_insert(conn, &first).await?;
     // One that was replayed and failed again keeps the row it has.
-    let fresh: Vec<(&DeadLetter<'_>, Uuid)> =
-        first.into_iter().filter_map(|letter| Some((letter, *rows.get(&letter.place())?))).collect();
+    let fresh: Vec<(&DeadLetter<'_>, &Row)> =
+        first.into_iter().filter_map(|letter| Some((letter, rows.get(&letter.place())?))).collect();
     mirror::append(conn, prefix, &fresh).await?;
-    Ok(letters.iter().map(|letter| rows.get(&letter.place()).copied()).collect())
+    Ok(letters.iter().map(|letter| rows.get(&letter.place()).map(|row| row.id)).collect())
 }
 
-/// The ids of the rows that are open now and were not before.
+/// The row of a letter that is open now and was not before.
+struct Row {
+    id: Uuid,
+    /// When the letter was replayed and failed again: its payload at first. What was replayed may have been patched.
+    original: Option<Option<Vec<u8>>>,
+}
+
+/// Writes the rows; those that are open now and were not before.
 async fn rows_insert(
     conn: &mut PgConnection,
     letters: &[&DeadLetter<'_>],
-) -> Result<HashMap<Place, Uuid>, sqlx::Error> {
+) -> Result<HashMap<Place, Row>, sqlx::Error> {
     // One column an array, so that any number of letters is one statement.
     let column = |of: fn(&DeadLetter<'_>) -> String| letters.iter().map(|l| of(l)).collect::<Vec<String>>();
-    let rows: Vec<(Uuid, String, i32, i64)> = sqlx::query_as(
+    type Written = (Uuid, String, i32, i64, bool, Option<Vec<u8>>);
+    let rows: Vec<Written> = sqlx::query_as(
         "insert into dead_letters (id, consumer_group, topic, partition, \"offset\", record_time, message_id, kind, key,
                                    headers, payload, error_class, error_message, attempts, first_failed_at, last_failed_at,
                                    hop)
@@ -141,10 +151,11 @@ async fn rows_insert(
                     error_class, error_message, attempts, first_failed_at, last_failed_at, hop)
          on conflict (consumer_group, topic, partition, \"offset\", record_time) do update
          set state = 'open', error_class = excluded.error_class, error_message = excluded.error_message,
-             attempts = dead_letters.attempts + excluded.attempts, last_failed_at = excluded.last_failed_at,
+             -- A replay begins with the attempts that were made already counted as $18.
+             attempts = dead_letters.attempts + greatest(excluded.attempts - $18, 1), last_failed_at = excluded.last_failed_at,
              hop = excluded.hop
          where dead_letters.state = 'replaying'
-         returning id, topic, partition, \"offset\"",
+         returning id, topic, partition, \"offset\", id <> all($1), case when id <> all($1) then payload end",
     )
     .bind(letters.iter().map(|l| l.id).collect::<Vec<_>>())
     .bind(column(|l| l.group.to_owned()))
@@ -163,9 +174,34 @@ async fn rows_insert(
     .bind(letters.iter().map(|l| l.first_failed_at).collect::<Vec<_>>())
     .bind(letters.iter().map(|l| l.last_failed_at).collect::<Vec<_>>())
     .bind(letters.iter().map(|l| l.hop).collect::<Vec<_>>())
+    .bind(i32::from(ATTEMPTS_AT_REPLAY))
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(|(id, topic, partition, offset)| ((topic, partition, offset), id)).collect())
+    let row = |(id, topic, partition, offset, is_again, payload): Written| {
+        ((topic, partition, offset), Row { id, original: is_again.then_some(payload) })
+    };
+    Ok(rows.into_iter().map(row).collect())
+}
+
+/// The open letter of this record, when there is one.
+pub(crate) async fn open_id_in_tx(
+    conn: &mut PgConnection,
+    group: &str,
+    record: &Record,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select id from dead_letters
+         where consumer_group = $1 and topic = $2 and partition = $3 and \"offset\" = $4
+           and record_time is not distinct from $5 and state = 'open'
+         for update",
+    )
+    .bind(group)
+    .bind(&record.topic)
+    .bind(record.partition)
+    .bind(record.offset)
+    .bind(record_time(record))
+    .fetch_optional(conn)
+    .await
 }
 
 pub(crate) fn record_time(record: &Record) -> Option<DateTime<Utc>> {

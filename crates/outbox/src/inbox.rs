@@ -48,6 +48,7 @@ pub use self::appearance::appearance_in_tx;
 use self::outcome::Outcomes;
 use crate::operate::dry_run::{self, DryRun};
 use crate::retry::brake::Brake;
+use crate::retry::clock::DatabaseClock;
 use crate::retry::{Drainer, Policy, RetryProcessor};
 
 /// A decoded message and its envelope. `Debug` shows the envelope only.
@@ -157,6 +158,8 @@ pub(crate) struct Group<H> {
     pub(crate) policy: Policy,
     pub(crate) outcomes: Outcomes,
     brake: Mutex<Brake>,
+    /// What heads are due by; asked by the drainer.
+    pub(crate) clock: DatabaseClock,
     /// Told when a key is to be drained.
     pub(crate) drain_wanted: Notify,
 }
@@ -184,8 +187,8 @@ impl<H: Handler> InboxProcessor<H> {
         let outcomes = Outcomes::new(handler.group());
         let brake = Mutex::new(Brake::new(policy.brake));
         let prefix = topic_prefix.to_owned();
-        let drain_wanted = Notify::new();
-        Self(Arc::new(Group { pool, prefix, handler, policy, outcomes, brake, drain_wanted }))
+        let (clock, drain_wanted) = (DatabaseClock::default(), Notify::new());
+        Self(Arc::new(Group { pool, prefix, handler, policy, outcomes, brake, clock, drain_wanted }))
     }
 
     /// What reads the group's retry topics: the handler of a second consumer.

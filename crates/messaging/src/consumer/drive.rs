@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chrono::Utc;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
@@ -46,7 +45,7 @@ pub(super) fn drive<H: BatchHandler>(
     let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
     consumer.subscribe(&topics).map_err(create)?;
     tracing::info!(group = config.group, topics = ?config.topics, "consuming");
-    let (early, waiting) = (VecDeque::new(), Waiting::new(config.due));
+    let (early, waiting) = (VecDeque::new(), Waiting::new(config.due.clone()));
     let mut drive = Drive { config, handler, runtime, stop, metrics, consumer, early, waiting, busy: false };
     let result = drive.until_stopped();
     // Dropping the client closes it: partitions are revoked, which commits, and the group is left.
@@ -143,7 +142,7 @@ impl<H: BatchHandler> Drive<'_, H> {
     fn when_due(&mut self, record: Record) -> Option<Record> {
         let place = (record.topic.clone(), record.partition);
         let is_first = !self.waiting.waits(&place);
-        let due = self.waiting.admit(record, Utc::now());
+        let due = self.waiting.admit(record);
         if due.is_none() && is_first {
             self.apply("paused", [&place], |consumer, list| consumer.pause(list));
         }
@@ -152,7 +151,7 @@ impl<H: BatchHandler> Drive<'_, H> {
 
     /// Records whose time has come; a partition none of whose records waits any more goes on.
     fn release_due(&mut self) -> Vec<Record> {
-        let (records, free) = self.waiting.release(Utc::now());
+        let (records, free) = self.waiting.release();
         if !free.is_empty() {
             self.apply("resumed", &free, |consumer, list| consumer.resume(list));
         }

@@ -1,14 +1,35 @@
 //! What a consumer needs to know, and its bounds.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
-
-use chrono::{DateTime, Utc};
 
 use super::ConsumerStatus;
 use crate::record::Record;
 
-/// When a record may be handled; `None` is at once.
-pub type DueTime = fn(&Record) -> Option<DateTime<Utc>>;
+/// Tells whether a record may be handled now, by whatever clock decides that.
+#[derive(Clone)]
+pub struct Due(Arc<dyn Fn(&Record) -> bool + Send + Sync>);
+
+impl Due {
+    /// It is asked again and again about a record that is not due, so it answers at once.
+    #[must_use]
+    pub fn new(is_due: impl Fn(&Record) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_due))
+    }
+
+    /// Whether this record may be handled now.
+    #[must_use]
+    pub fn is_due(&self, record: &Record) -> bool {
+        (self.0)(record)
+    }
+}
+
+impl fmt::Debug for Due {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Due").finish_non_exhaustive()
+    }
+}
 
 /// Records of one batch: large enough that a transaction's fixed cost is spread thin, small enough that doing it again
 /// one by one, when most of them fail, takes seconds.
@@ -47,7 +68,7 @@ pub struct ConsumerConfig {
     pub retry_wait_max: Duration,
     /// When a record may be handled, for retry topics: until then its partition is paused, others go on, and the member
     /// polls, so that its group keeps it. `None` is at once, always.
-    pub due: Option<DueTime>,
+    pub due: Option<Due>,
     /// How long [`super::run`] may take to end.
     pub close_timeout: Duration,
     /// Told what the consumer does; keep a clone for `/ready`.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rdkafka::mocking::MockCluster;
 use tokio::task::JoinHandle;
 use waybill_messaging::consumer::{
-    self, Batch, BatchError, BatchHandler, ConsumerConfig, ConsumerError, ConsumerStatus,
+    self, Batch, BatchError, BatchHandler, ConsumerConfig, ConsumerError, ConsumerStatus, Due,
 };
 use waybill_runtime::lifecycle::Shutdown;
 use waybill_telemetry::metrics;
@@ -233,10 +233,7 @@ async fn a_partition_that_is_not_due_waits_over_a_rebalance_and_others_go_on() {
     let start = |handler: &Remembers| {
         let mut config = ConsumerConfig::new(&kafka_bootstrap(), &topics.prefix, GROUP, &[TOPIC]);
         config.close_timeout = LIMIT;
-        config.due = Some(|record| {
-            let waits = record.partition == 0 && !PARTITION_0_DUE.load(Ordering::SeqCst);
-            waits.then(|| chrono::DateTime::UNIX_EPOCH + Duration::from_secs(32_000_000_000))
-        });
+        config.due = Some(Due::new(|record| record.partition != 0 || PARTITION_0_DUE.load(Ordering::SeqCst)));
         Member::start_with(config, handler.clone())
     };
     let mut others = 0;

@@ -10,46 +10,57 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 use waybill_messaging::headers::object_to_json;
 
-use super::{DeadLetter, plain_text, stored_text};
+use super::{DeadLetter, Row, plain_text, stored_text};
 use crate::append::{HEADERS_BYTES_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use crate::retry::policy::main_topic;
 
 /// Characters of the key that the header `dlq_key` shows; the key itself is the mirror's key.
 const KEY_SHOWN_CHARS_MAX: usize = 200;
 
-/// Each letter with the id of its row, which is another than its own when it was replayed and failed again.
+/// Each letter with its row, which is another than its own when it was replayed and failed again: then the bytes of the
+/// mirror are the row's, whatever was replayed.
 pub(super) async fn append(
     conn: &mut PgConnection,
     prefix: &str,
-    letters: &[(&DeadLetter<'_>, Uuid)],
+    letters: &[(&DeadLetter<'_>, &Row)],
 ) -> Result<(), sqlx::Error> {
     if letters.is_empty() {
         return Ok(());
     }
-    let within = |bytes: &Option<_>, bytes_max| fitting(bytes, bytes_max);
     sqlx::query("select outbox_append($1, $2, $3, $4, $5)")
         .bind(letters.iter().map(|(l, _)| l.id).collect::<Vec<_>>())
         .bind(letters.iter().map(|(l, _)| topic(prefix, l)).collect::<Vec<_>>())
-        .bind(letters.iter().map(|(l, _)| within(&l.record.key, KEY_BYTES_MAX)).collect::<Vec<_>>())
-        .bind(letters.iter().map(|(l, row)| headers(l, *row)).collect::<Vec<_>>())
-        .bind(letters.iter().map(|(l, _)| within(&l.record.payload, PAYLOAD_BYTES_MAX)).collect::<Vec<_>>())
+        .bind(
+            letters.iter().map(|(l, _)| fitting(l.record.key.as_deref(), KEY_BYTES_MAX)).collect::<Vec<_>>(),
+        )
+        .bind(letters.iter().map(|(l, row)| headers(l, row.id, payload(l, row))).collect::<Vec<_>>())
+        .bind(letters.iter().map(|(l, row)| fitting(payload(l, row), PAYLOAD_BYTES_MAX)).collect::<Vec<_>>())
         .execute(conn)
         .await?;
     Ok(())
 }
 
-/// `<topic>.<group>.dlq`; the topic has its prefix already, and so has a topic from elsewhere none.
+/// `<topic>.<group>.dlq`; of what was found on a retry topic, the main topic's.
 fn topic(prefix: &str, letter: &DeadLetter<'_>) -> String {
-    let name = letter.record.topic.strip_prefix(prefix).unwrap_or(&letter.record.topic);
+    let name = main_topic(prefix, &letter.record.topic, letter.group);
     format!("{prefix}{name}.{}.dlq", letter.group)
 }
 
-fn fitting(bytes: &Option<impl AsRef<[u8]>>, bytes_max: usize) -> Option<Vec<u8>> {
-    bytes.as_ref().map(AsRef::as_ref).filter(|bytes| bytes.len() <= bytes_max).map(<[u8]>::to_vec)
+/// The bytes as they were at first.
+fn payload<'a>(letter: &'a DeadLetter<'_>, row: &'a Row) -> Option<&'a [u8]> {
+    match &row.original {
+        Some(original) => original.as_deref(),
+        None => letter.record.payload.as_deref(),
+    }
+}
+
+fn fitting(bytes: Option<&[u8]>, bytes_max: usize) -> Option<Vec<u8>> {
+    bytes.filter(|bytes| bytes.len() <= bytes_max).map(<[u8]>::to_vec)
 }
 
 /// The dead letter's own headers, and before them as many of the record's as fit.
-fn headers(letter: &DeadLetter<'_>, row: Uuid) -> String {
-    let own = own_headers(letter, row);
+fn headers(letter: &DeadLetter<'_>, row: Uuid, payload: Option<&[u8]>) -> String {
+    let own = own_headers(letter, row, payload);
     // Braces and the note about what was left out.
     let mut bytes = 64 + own.iter().map(|(name, value)| json_bytes(name, value)).sum::<usize>();
     let mut kept = Vec::new();
@@ -74,7 +85,7 @@ fn headers(letter: &DeadLetter<'_>, row: Uuid) -> String {
     object_to_json(kept.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(own))
 }
 
-fn own_headers(letter: &DeadLetter<'_>, row: Uuid) -> Vec<(&'static str, String)> {
+fn own_headers(letter: &DeadLetter<'_>, row: Uuid, payload: Option<&[u8]>) -> Vec<(&'static str, String)> {
     let record = letter.record;
     let time = |at: chrono::DateTime<chrono::Utc>| at.to_rfc3339_opts(SecondsFormat::Micros, true);
     let mut own = vec![
@@ -95,7 +106,7 @@ fn own_headers(letter: &DeadLetter<'_>, row: Uuid) -> Vec<(&'static str, String)
             own.push(("dlq_key_omitted_bytes", key.len().to_string()));
         }
     }
-    if let Some(payload) = record.payload.as_ref().filter(|payload| payload.len() > PAYLOAD_BYTES_MAX) {
+    if let Some(payload) = payload.filter(|payload| payload.len() > PAYLOAD_BYTES_MAX) {
         own.push(("dlq_payload_omitted_bytes", payload.len().to_string()));
     }
     own
@@ -112,6 +123,7 @@ mod tests {
     use bytes_of::record;
     use chrono::Utc;
     use serde_json::Value;
+    use waybill_messaging::record::Record;
 
     mod bytes_of {
         use waybill_messaging::record::Record;
@@ -138,7 +150,7 @@ mod tests {
         ];
         let record = record(record_headers, 1);
         let letter = DeadLetter::new("billing", &record, "fault", "line one\nline two", 2, Utc::now());
-        let read: Value = serde_json::from_str(&headers(&letter, letter.id)).unwrap();
+        let read: Value = serde_json::from_str(&headers(&letter, letter.id, Some(b""))).unwrap();
         for (name, value) in [
             ("ce_type", "OrderPlaced"),
             ("dlq_base64_raw", "/wA="),
@@ -156,6 +168,9 @@ mod tests {
         }
         assert_eq!(topic("t1.", &letter), "t1.orders.events.billing.dlq");
         assert_eq!(topic("t2.", &letter), "t2.t1.orders.events.billing.dlq");
+        let retried = Record { topic: "t1.orders.events.billing.retry.1".to_owned(), ..record.clone() };
+        let letter = DeadLetter::new("billing", &retried, "headers", "foreign", 1, Utc::now());
+        assert_eq!(topic("t1.", &letter), "t1.orders.events.billing.dlq");
     }
 
     #[test]
@@ -167,12 +182,12 @@ mod tests {
         ];
         let record = record(huge, PAYLOAD_BYTES_MAX + 1);
         let letter = DeadLetter::new("billing", &record, "payload", &"x".repeat(5000), 1, Utc::now());
-        let text = headers(&letter, letter.id);
+        let text = headers(&letter, letter.id, record.payload.as_deref());
         assert!(text.len() <= HEADERS_BYTES_MAX, "{}", text.len());
         let read: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&read["first"], &read["last"]), (&"kept".into(), &"kept".into()));
         assert_eq!(read["dlq_headers_omitted"], "1");
         assert_eq!(read["dlq_payload_omitted_bytes"], "917505");
-        assert_eq!(fitting(&record.payload, PAYLOAD_BYTES_MAX), None);
+        assert_eq!(fitting(record.payload.as_deref(), PAYLOAD_BYTES_MAX), None);
     }
 }

@@ -161,7 +161,7 @@ pub struct Plan {
     pub by_failure_group: Vec<FailureGroupCount>,
     /// By key, the largest 100.
     pub by_key: Vec<KeyCount>,
-    /// Letters without a usable key or too large to be sent: they can only be discarded, or made smaller by a patch.
+    /// Letters without a usable key or readable headers, or too large to be sent: discard them, or patch the large.
     pub can_not_travel: i64,
     /// The earliest last failure.
     pub oldest: Option<DateTime<Utc>>,

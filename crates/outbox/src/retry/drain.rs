@@ -1,15 +1,19 @@
 //! Goes on with keys whose head is out of the way: their held messages in order, in bounded transactions, until none is
 //! left and the key is unparked. It is told when there is something, and looks by itself: what a crash left, too.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use prometheus::IntGaugeVec;
 use uuid::Uuid;
 use waybill_messaging::consumer::BatchError;
 use waybill_messaging::headers::CE_ID;
+use waybill_runtime::failpoints;
 use waybill_runtime::lifecycle::Shutdown;
 use waybill_runtime::retry::Backoff;
+use waybill_telemetry::metrics::int_gauge_vec;
 
 use super::decide::{self, Source};
 use super::heads::failed;
@@ -34,35 +38,53 @@ const RETRY_WAIT_FIRST: Duration = Duration::from_millis(100);
 /// Longest wait after a failure.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// A group's drainer. Any number of them may run; a key is drained by one at a time.
+/// A key whose draining failed is left alone for so many times as long as the failing took: others get most of the time.
+const PUT_OFF_TIMES: u32 = 4;
+/// And at least so long.
+const PUT_OFF_MIN: Duration = Duration::from_secs(1);
+/// Keys that are left alone at most; with more of them it is no matter of keys.
+const PUT_OFF_KEYS_MAX: usize = 1_000;
+/// A head that was due longer ago has not just waited behind others: it is lost, or nobody reads its topic.
+const OVERDUE_AFTER: Duration = Duration::from_secs(300);
+
+static OVERDUE: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "Parked keys whose head was due more than five minutes ago and has no verdict, by the database's clock.";
+    int_gauge_vec("retry_overdue_keys", help, &["group"])
+});
+
+/// A group's drainer. Any number of them may run; a key is drained by one at a time. It also tells the group what time it
+/// is at the database.
 pub struct Drainer<H> {
     group: Arc<Group<H>>,
+    /// Keys whose last try failed, and until when they are left alone.
+    put_off: HashMap<Vec<u8>, Instant>,
     /// When the open dead letters were counted last.
     counted: Option<Instant>,
 }
 
 impl<H: Handler> Drainer<H> {
     pub(crate) fn new(group: Arc<Group<H>>) -> Self {
-        Self { group, counted: None }
+        Self { group, put_off: HashMap::new(), counted: None }
     }
 
     /// Drains until the shutdown. What Postgres refuses is told and tried again.
     pub async fn run(mut self, shutdown: Shutdown) {
         let mut backoff = Backoff::new(RETRY_WAIT_FIRST, RETRY_WAIT_MAX);
         while !shutdown.is_requested() {
-            match self.look().await {
-                Ok(0) => {
+            let Looked { worked, failed } = self.look(&shutdown).await;
+            failed.iter().for_each(|error| self.tell(error));
+            match (worked, failed) {
+                (0, None) => {
                     tokio::select! {
                         () = self.group.drain_wanted.notified() => {}
                         _ = shutdown.sleep(LOOK_INTERVAL) => {}
                     }
                 }
-                Ok(_) => backoff.reset(),
-                Err(error) => {
-                    let wait = backoff.next_wait();
-                    self.tell(&error);
-                    shutdown.sleep(wait).await;
+                (0, Some(_)) => {
+                    shutdown.sleep(backoff.next_wait()).await;
                 }
+                // What failed is left alone for a while.
+                _ => backoff.reset(),
             }
         }
     }
@@ -73,28 +95,68 @@ impl<H: Handler> Drainer<H> {
         tracing::warn!(group, error = cause, "held messages could not be drained; trying again");
     }
 
-    /// One transaction for each of the draining keys; returns how many there were that nobody else works on.
-    async fn look(&mut self) -> Result<usize, BatchError> {
-        let this = &*self.group;
-        let is_due = self.counted.is_none_or(|last| last.elapsed() >= LETTERS_INTERVAL);
-        let keys = async {
-            let mut conn = this.pool.acquire().await?;
-            this.outcomes.parked(&store::parked_summary(&mut conn, this.handler.group()).await?);
-            if is_due {
-                this.outcomes.letters_open.set(store::letters_open(&mut conn, this.handler.group()).await?);
-            }
-            store::draining_keys(&mut conn, this.handler.group(), KEYS_MAX).await
+    /// One transaction for each of the draining keys, whatever becomes of the others.
+    async fn look(&mut self, shutdown: &Shutdown) -> Looked {
+        let mut looked = Looked::default();
+        let keys = match self.keys().await {
+            Ok(keys) => keys,
+            Err(error) => return Looked { failed: Some(BatchError::new(error)), ..looked },
         };
-        let keys = keys.await.map_err(|error: sqlx::Error| BatchError::new(error))?;
-        if is_due {
+        for key in keys {
+            if shutdown.is_requested() {
+                break;
+            }
+            let began = Instant::now();
+            match step(&self.group, &key).await {
+                Ok(worked) => looked.worked += usize::from(worked),
+                Err(error) => {
+                    let left_alone = (began.elapsed() * PUT_OFF_TIMES).max(PUT_OFF_MIN);
+                    self.put_off.insert(key, Instant::now() + left_alone);
+                    let is_everybodys = is_away(&error) || self.put_off.len() > PUT_OFF_KEYS_MAX;
+                    looked.failed.get_or_insert(error);
+                    if is_everybodys {
+                        break;
+                    }
+                }
+            }
+        }
+        looked
+    }
+
+    /// The draining keys whose turn has come; and what there is to tell of the group on the way.
+    async fn keys(&mut self) -> Result<Vec<Vec<u8>>, sqlx::Error> {
+        let this = &*self.group;
+        let group = this.handler.group();
+        let mut conn = this.pool.acquire().await?;
+        let (time, overdue) = store::keys_overdue(&mut conn, group, OVERDUE_AFTER).await?;
+        this.clock.heard(time);
+        OVERDUE.with_label_values(&[group]).set(overdue);
+        this.outcomes.parked(&store::parked_summary(&mut conn, group).await?);
+        if self.counted.is_none_or(|last| last.elapsed() >= LETTERS_INTERVAL) {
+            this.outcomes.letters_open.set(store::letters_open(&mut conn, group).await?);
             self.counted = Some(Instant::now());
         }
-        let mut worked = 0;
-        for key in keys {
-            worked += usize::from(step(this, &key).await?);
-        }
-        Ok(worked)
+        let now = Instant::now();
+        self.put_off.retain(|_, until| *until > now);
+        let without: Vec<Vec<u8>> = self.put_off.keys().cloned().collect();
+        store::draining_keys(&mut conn, group, &without, KEYS_MAX).await
     }
+}
+
+/// What one look came to.
+#[derive(Default)]
+struct Looked {
+    /// Keys that were worked on, and that nobody else was at.
+    worked: usize,
+    /// The first failure.
+    failed: Option<BatchError>,
+}
+
+/// Whether the database itself is away, so that every key would fail alike.
+fn is_away(error: &BatchError) -> bool {
+    error.0.downcast_ref::<sqlx::Error>().is_some_and(|error| {
+        waybill_runtime::pool::is_transient(error) && !matches!(error, sqlx::Error::Database(_))
+    })
 }
 
 /// What is known to fail: which held message, and why.
@@ -169,7 +231,18 @@ async fn pass<H: Handler>(this: &Group<H>, key: &[u8], limit: i64, known: &Known
     if goes_on && decide::drained(left).is_none() {
         store::parked_delete_in_tx(&mut tx, group, key).await.map_err(ours)?;
     }
+    if !held.is_empty() {
+        failpoints::reach("held_handled");
+    }
     tx.commit().await.map_err(|error| Stopped { trouble: Trouble::commit(error), at: last })?;
+    if !held.is_empty() {
+        failpoints::reach("held_committed");
+    }
+    match failed.first() {
+        Some(failed) => one::note(this, Some(key), Some(failed.failure)),
+        None if handled > 0 => one::note(this, Some(key), None),
+        None => {}
+    }
     this.outcomes.handled.inc_by(handled);
     told.tell(this);
     Ok(true)

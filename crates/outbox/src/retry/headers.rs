@@ -1,10 +1,8 @@
 //! What a retried record carries besides its own headers: text, so that console tools show why it is there.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use waybill_messaging::headers::object_to_json;
 use waybill_messaging::record::Record;
 
@@ -16,7 +14,7 @@ use crate::dead_letters::plain_text;
 pub const RETRY_HOP: &str = "retry_hop";
 /// The tier of its topic, from 1.
 pub const RETRY_TIER: &str = "retry_tier";
-/// Not handled before this time (RFC 3339).
+/// Not handled before this time of the group's database (RFC 3339), which writes it.
 pub const RETRY_DUE_AT: &str = "retry_due_at";
 /// How often it was tried so far.
 pub const RETRY_ATTEMPTS: &str = "retry_attempts";
@@ -50,7 +48,6 @@ const OWN_BYTES_MAX: usize = 8_192;
 pub(crate) struct Travel {
     pub(crate) hop: i16,
     pub(crate) tier: u8,
-    pub(crate) due_at: DateTime<Utc>,
     pub(crate) attempts: u16,
     pub(crate) first_failed_at: DateTime<Utc>,
     pub(crate) last_failed_at: DateTime<Utc>,
@@ -68,14 +65,14 @@ pub(crate) fn can_travel(record: &Record, retry_topic: &str) -> bool {
         && headers + OWN_BYTES_MAX <= HEADERS_BYTES_MAX
 }
 
-/// The headers of a record on its way to a retry topic, as the outbox keeps them: its own, then ours.
+/// The headers of a record on its way to a retry topic, as the outbox keeps them: its own, then ours. All but
+/// [`RETRY_DUE_AT`], which the database adds.
 pub(crate) fn write(record: &Record, group: &str, travel: &Travel) -> String {
     let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Micros, true);
     let mut all = original(record);
     let mut own = |name: &str, value: String| all.push((name.to_owned(), value));
     own(RETRY_HOP, travel.hop.to_string());
     own(RETRY_TIER, travel.tier.to_string());
-    own(RETRY_DUE_AT, time(travel.due_at));
     own(RETRY_ATTEMPTS, travel.attempts.to_string());
     own(RETRY_FIRST_FAILED_AT, time(travel.first_failed_at));
     own(RETRY_LAST_FAILED_AT, time(travel.last_failed_at));
@@ -98,7 +95,6 @@ pub(crate) fn read(record: &Record) -> Option<(Record, Travel)> {
     let travel = Travel {
         hop: record.header(RETRY_HOP)?.parse().ok().filter(|hop| *hop >= 1)?,
         tier: record.header(RETRY_TIER)?.parse().ok()?,
-        due_at: time(RETRY_DUE_AT)?,
         attempts: record.header(RETRY_ATTEMPTS)?.parse().ok()?,
         first_failed_at: time(RETRY_FIRST_FAILED_AT)?,
         last_failed_at: time(RETRY_LAST_FAILED_AT)?,
@@ -117,19 +113,13 @@ pub(crate) fn read(record: &Record) -> Option<(Record, Travel)> {
     Some((first, travel))
 }
 
-/// When a record of a retry topic may be handled: the consumer's notion of being due. At once when it does not say, and at
-/// most the longest delay there can be after the record was published, whatever a clock or a header says.
-#[must_use]
-pub fn due_at(record: &Record) -> Option<DateTime<Utc>> {
-    let due = DateTime::parse_from_rfc3339(record.header(RETRY_DUE_AT)?).ok()?.to_utc();
-    let published = record.timestamp_ms.and_then(DateTime::from_timestamp_millis);
-    let latest = published.and_then(|at| at.checked_add_signed(TimeDelta::from_std(DELAY_MAX).ok()?));
-    Some(latest.map_or(due, |latest| due.min(latest)))
-}
-
-/// A time this far from now.
-pub(crate) fn after(delay: Duration) -> DateTime<Utc> {
-    Utc::now() + delay.min(DELAY_MAX)
+/// Whether a record of a retry topic may be handled, when it is this time at the group's database; at once when it does not
+/// say. A time that is further away than the longest delay there can be is none of ours, or that clock was put back.
+pub(crate) fn is_due(record: &Record, now: Option<DateTime<Utc>>) -> bool {
+    let said = record.header(RETRY_DUE_AT).and_then(|at| DateTime::parse_from_rfc3339(at).ok());
+    let Some(due) = said else { return true };
+    // Nobody has asked the database yet; the drainer is about to.
+    now.is_some_and(|now| (due.to_utc() - now).to_std().is_ok_and(|wait| wait > DELAY_MAX) || due <= now)
 }
 
 /// The record's own headers as text.
@@ -153,6 +143,7 @@ fn restored((name, value): &(String, Vec<u8>)) -> Option<(String, Vec<u8>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chrono::TimeDelta;
 
     fn record() -> Record {
         Record {
@@ -174,7 +165,6 @@ mod tests {
         Travel {
             hop: 2,
             tier: 1,
-            due_at: DateTime::UNIX_EPOCH,
             attempts: 2,
             first_failed_at: DateTime::UNIX_EPOCH,
             last_failed_at: DateTime::UNIX_EPOCH,
@@ -203,19 +193,26 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_longer_than_the_longest_delay() {
+    fn it_is_due_by_the_databases_clock_and_no_other() {
         let mut arrived = record();
-        assert_eq!(due_at(&arrived), None);
-        let published = DateTime::from_timestamp_millis(1_700_000_000_123).unwrap();
+        // Ours, Kafka's and the database's clock are hours apart.
+        arrived.timestamp_ms = Some((Utc::now() - TimeDelta::hours(2)).timestamp_millis());
+        let database = Utc::now() + TimeDelta::hours(2);
+        assert!(is_due(&arrived, Some(database)), "it does not say when");
         for (said, due) in [
-            ("2023-11-14T22:13:25Z", "2023-11-14T22:13:25Z".parse::<DateTime<Utc>>().unwrap()),
-            ("9999-01-01T00:00:00Z", published + TimeDelta::hours(1)),
+            (database - TimeDelta::hours(5), true),
+            (database, true),
+            (database + TimeDelta::seconds(5), false),
+            (database + TimeDelta::hours(1), false),
+            // No delay is so long.
+            (database + TimeDelta::seconds(3601), true),
         ] {
-            arrived.headers.push((RETRY_DUE_AT.to_owned(), said.as_bytes().to_vec()));
-            assert_eq!(due_at(&arrived), Some(due));
+            arrived.headers.push((RETRY_DUE_AT.to_owned(), said.to_rfc3339().into_bytes()));
+            assert_eq!(is_due(&arrived, Some(database)), due, "{said}, and it is {database}");
+            assert!(!is_due(&arrived, None), "nobody knows yet what time it is");
         }
         arrived.headers.push((RETRY_DUE_AT.to_owned(), b"soon".to_vec()));
-        assert_eq!(due_at(&arrived), None);
+        assert!(is_due(&arrived, None));
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use sqlx::PgConnection;
-use waybill_messaging::consumer::{Batch, BatchError, BatchHandler};
+use waybill_messaging::consumer::{Batch, BatchError, BatchHandler, ConsumerConfig, Due};
 use waybill_messaging::record::Record;
+use waybill_runtime::failpoints;
 
 use super::decide::{self, Admission, Source};
 use super::headers::{self, Travel};
@@ -26,6 +27,25 @@ impl<H: Handler> RetryProcessor<H> {
     pub(crate) fn new(group: Arc<Group<H>>) -> Self {
         Self(group)
     }
+
+    /// The settings of the consumer that reads the group's retry topics for these `topics`, without prefix. It is a Kafka
+    /// group of its own, `<group>.retry`, so that neither's rebalances touch the other's partitions. A record waits there
+    /// until it is due by the clock of the group's database, which the group's drainer asks.
+    ///
+    /// `None` when there are no retry topics: then there is nothing to read.
+    #[must_use]
+    pub fn consumer_config(&self, bootstrap: &str, topics: &[&str]) -> Option<ConsumerConfig> {
+        let this = Arc::clone(&self.0);
+        let group = this.handler.group();
+        let names = this.policy.topics_to_read(topics, group);
+        if names.is_empty() {
+            return None;
+        }
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut config = ConsumerConfig::new(bootstrap, &this.prefix, &format!("{group}.retry"), &names);
+        config.due = Some(Due::new(move |record| headers::is_due(record, this.clock.now())));
+        Some(config)
+    }
 }
 
 impl<H: Handler> BatchHandler for RetryProcessor<H> {
@@ -41,6 +61,10 @@ impl<H: Handler> BatchHandler for RetryProcessor<H> {
     }
 }
 
+/// The error class of what lies on a retry topic without our headers. Unlike one of class `headers`, it may be a message
+/// of ours, put there by hand: then a replay brings it in order.
+const FOREIGN: &str = "foreign";
+
 /// How one pass ended.
 enum Settled {
     Done,
@@ -55,6 +79,7 @@ async fn head<H: Handler>(this: &Group<H>, record: &Record, travel: &Travel) -> 
     for _ in 0..PASSES_MAX {
         match pass(this, record, travel, known.as_ref()).await {
             Ok(Settled::Done) => {
+                one::note(this, record.key.as_deref(), None);
                 this.outcomes.handled.inc();
                 this.drain_wanted.notify_one();
                 return Ok(());
@@ -67,7 +92,10 @@ async fn head<H: Handler>(this: &Group<H>, record: &Record, travel: &Travel) -> 
                 this.outcomes.held.inc();
                 return Ok(());
             }
-            Ok(Settled::Failed) => return Ok(()),
+            Ok(Settled::Failed) => {
+                one::note(this, record.key.as_deref(), known.as_ref());
+                return Ok(());
+            }
             Err(Trouble::Infrastructure(error)) => return Err(error),
             Err(Trouble::ParkedMeanwhile) => {}
             Err(Trouble::Judged(failures)) => known = failures.into_iter().next().map(|(_, failure)| failure),
@@ -94,6 +122,7 @@ async fn pass<H: Handler>(
     let keys = key.iter().cloned().collect();
     let taken = inbox_take_in_tx(&mut tx, group, id.into_iter().collect(), travel.hop, keys).await;
     let Taken { fresh, parked } = taken.map_err(Trouble::ours)?;
+    failpoints::reach("head_taken");
     let parked = key.as_ref().and_then(|key| parked.get(key)).copied();
     let is_head = parked.is_some_and(|parked| is_head(parked, (id, travel.hop)));
     // Without an id only the key's row tells whether it was taken already.
@@ -114,7 +143,10 @@ async fn pass<H: Handler>(
         }
         say(this, &mut tx, &out).await?;
         done(this, &mut tx, key.as_deref(), is_head).await?;
+        failpoints::reach("head_handled");
         tx.commit().await.map_err(Trouble::commit)?;
+        // Its offset is not stored, and nobody was told to drain.
+        failpoints::reach("head_committed");
         return Ok(Settled::Done);
     };
     let before = Before {
@@ -125,7 +157,9 @@ async fn pass<H: Handler>(
     };
     let failed = [failed(this, record, id, before, failure)];
     let told: Told<'_> = settle::failed_in_tx(this, &mut tx, &failed, is_head).await?;
+    failpoints::reach("head_failed");
     tx.commit().await.map_err(Trouble::commit)?;
+    failpoints::reach("head_failed_committed");
     told.tell(this);
     Ok(Settled::Failed)
 }
@@ -162,7 +196,7 @@ pub(crate) fn failed<'a, H: Handler>(
 /// A record without our headers on a retry topic: nobody of ours sent it, so it is a dead letter and no key's matter.
 async fn foreign<H: Handler>(this: &Group<H>, record: &Record) -> Result<(), BatchError> {
     let why = "the retry headers are missing or wrong; only the group's own retries belong on this topic";
-    let letter = DeadLetter::new(this.handler.group(), record, "headers", why, 1, Utc::now());
+    let letter = DeadLetter::new(this.handler.group(), record, FOREIGN, why, 1, Utc::now());
     let written = async {
         let mut tx = this.pool.begin().await?;
         let written =

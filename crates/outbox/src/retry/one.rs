@@ -57,6 +57,12 @@ pub(crate) fn judge<H: Handler>(
     (decide::judge(&this.policy, before.source, Tried { attempts, hop: before.hop }, judgement), attempts)
 }
 
+/// Tells the brake how a key fares whose head or held message was settled: an outage that is over is over for it too.
+pub(crate) fn note<H: Handler>(this: &Group<H>, key: Option<&[u8]>, failure: Option<&Failure>) {
+    let class = failure.filter(|failure| failure.judgement == Judgement::Retry).map(|failure| failure.class);
+    this.brake().note(&String::from_utf8_lossy(key.unwrap_or_default()), class);
+}
+
 /// After so many beginnings of one record's transaction something is wrong with us, not with it.
 pub(crate) const PASSES_MAX: usize = 6;
 

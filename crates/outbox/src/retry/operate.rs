@@ -1,5 +1,7 @@
 //! What an operator can do with a dead letter: send it round again, or give it up, so that its key goes on.
 
+use std::time::Duration;
+
 use chrono::Utc;
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -11,7 +13,7 @@ use waybill_telemetry::trace::TraceContext;
 use super::decide::{self, ATTEMPTS_AT_REPLAY, Goes, Refusal};
 use super::headers::{self, Travel};
 use super::key_state::KeyState;
-use super::policy::{Policy, retry_topic};
+use super::policy::{Policy, main_topic, retry_topic};
 use super::settle::{self, Head};
 use super::store::{self, ParkedRow};
 use crate::dead_letters::headers_read;
@@ -42,6 +44,17 @@ pub enum OperateError {
     /// It has no key that could be parked, or does not fit through the outbox.
     #[error("dead letter {0} has no usable key or is too large to be sent again; discard it")]
     CanNotTravel(Uuid),
+    /// It is no message: its headers can not be read, so it would fail again, and block a key it does not belong to.
+    #[error("dead letter {0} has headers that can not be read, and would fail again; discard it")]
+    Unreadable(Uuid),
+    /// It came from a topic that the group does not read (any more).
+    #[error("dead letter {id} would have to go to {topic}, which is no retry topic of its group; discard it")]
+    NoTopic {
+        /// The dead letter.
+        id: Uuid,
+        /// Without prefix.
+        topic: String,
+    },
     /// Not now.
     #[error("it can not be done now")]
     Refused(#[from] Refusal),
@@ -97,8 +110,14 @@ pub(crate) async fn send_in_tx(
     let mut letter = letter_lock_in_tx(conn, id).await?;
     let decision = decide::replay(policy, letter.state(), letter.blocks(), letter.hop)?;
     let Goes::Retry { tier, hop } = decision.record else { return Err(Refusal::NoTiers.into()) };
-    let name = letter.record.topic.strip_prefix(prefix).unwrap_or(&letter.record.topic);
-    let topic = format!("{prefix}{}", retry_topic(name, &letter.group, tier));
+    let name = retry_topic(main_topic(prefix, &letter.record.topic, &letter.group), &letter.group, tier);
+    let topic = format!("{prefix}{name}");
+    if !policy.has_topic(&name) {
+        return Err(OperateError::NoTopic { id, topic: name });
+    }
+    if waybill_messaging::headers::decode(&letter.record).is_err() {
+        return Err(OperateError::Unreadable(id));
+    }
     patch_apply(conn, id, &mut letter.record).await?;
     story_begin(&mut letter.record, operation);
     let key = usable_key(&letter.record).ok_or(OperateError::CanNotTravel(id))?.to_vec();
@@ -109,7 +128,6 @@ pub(crate) async fn send_in_tx(
     let travel = Travel {
         hop,
         tier,
-        due_at: now,
         attempts: ATTEMPTS_AT_REPLAY,
         first_failed_at: letter.first_failed_at,
         last_failed_at: now,
@@ -121,7 +139,7 @@ pub(crate) async fn send_in_tx(
     let row = ParkedRow {
         key,
         state: KeyState::Retrying { tier },
-        due_at: Some(now),
+        delay: Some(Duration::ZERO),
         head: (letter.message_id, hop),
         attempts: i32::from(ATTEMPTS_AT_REPLAY),
         first_failed_at: letter.first_failed_at,
@@ -135,7 +153,8 @@ pub(crate) async fn send_in_tx(
     } else if store::parked_insert_in_tx(conn, &letter.group, std::slice::from_ref(&row)).await? == 0 {
         return Err(Refusal::KeyBusy.into());
     }
-    settle::append(conn, &[Head { id: message_id, topic, headers, record: &letter.record }]).await?;
+    let head = Head { id: message_id, topic, delay: Duration::ZERO, headers, record: &letter.record };
+    settle::append(conn, &[head]).await?;
     letter_state_in_tx(conn, id, "replaying").await?;
     Ok(hop)
 }

@@ -45,10 +45,14 @@ pub struct Policy {
     pub attempts_max: u16,
     /// What a dead letter does to its key.
     pub poisoned: Poisoned,
-    /// Bytes that may be held for the group before its consumers pause. Soft: each member may add a batch.
+    /// Bytes that may be held for the group before its consumers pause. Soft: each member may add a batch, and one batch
+    /// alone is never too much.
     pub held_bytes_max: u64,
     /// The failure-storm brake.
     pub brake: BrakePolicy,
+    /// The group's retry topics that are declared, without prefix: all of them are read, also those above the present
+    /// tiers, on which heads may lie that an earlier policy sent. Empty when it is not known: those of the tiers.
+    pub declared: Vec<String>,
 }
 
 impl Default for Policy {
@@ -68,6 +72,7 @@ impl Policy {
             poisoned: Poisoned::Block,
             held_bytes_max: HELD_BYTES_MAX,
             brake: BrakePolicy { keys: BRAKE_KEYS, failing_percent: BRAKE_FAILING_PERCENT },
+            declared: Vec::new(),
         }
     }
 
@@ -111,10 +116,41 @@ impl Policy {
     pub fn topics(&self, topic: &str, group: &str) -> Vec<String> {
         (1..=self.tiers()).map(|tier| retry_topic(topic, group, tier)).collect()
     }
+
+    /// The retry topics that a group which reads these `topics` has to read, without prefix, each once.
+    #[must_use]
+    pub fn topics_to_read(&self, topics: &[&str], group: &str) -> Vec<String> {
+        let mut names: Vec<String> = topics.iter().flat_map(|topic| self.topics(topic, group)).collect();
+        let above = self.declared.iter().filter(|name| !names.contains(name)).cloned();
+        let above: Vec<String> = above.collect();
+        names.extend(above);
+        names
+    }
+
+    /// Whether there is this retry topic of the group, as far as it is known.
+    pub(crate) fn has_topic(&self, name: &str) -> bool {
+        self.declared.is_empty() || self.declared.iter().any(|declared| declared == name)
+    }
 }
 
 pub(crate) fn retry_topic(topic: &str, group: &str, tier: u8) -> String {
     format!("{topic}.{group}.retry.{tier}")
+}
+
+/// The main topic of a record's topic, without prefix: what lay on a retry topic of the group belongs to the topic before
+/// it. (A topic from elsewhere has no prefix to take off.)
+pub(crate) fn main_topic<'a>(prefix: &str, topic: &'a str, group: &str) -> &'a str {
+    let mut name = topic.strip_prefix(prefix).unwrap_or(topic);
+    while let Some(before) = before_tier(name, group) {
+        name = before;
+    }
+    name
+}
+
+fn before_tier<'a>(name: &'a str, group: &str) -> Option<&'a str> {
+    let (before, tier) = name.rsplit_once(".retry.")?;
+    let is_tier = tier.parse::<usize>().is_ok_and(|tier| (1..=TIERS_MAX).contains(&tier));
+    before.strip_suffix(group)?.strip_suffix('.').filter(|topic| is_tier && !topic.is_empty())
 }
 
 #[cfg(test)]
@@ -128,6 +164,34 @@ mod tests {
         assert_eq!((policy.tiers(), policy.attempts_max, policy.poisoned), (3, 4, Poisoned::Block));
         assert_eq!([0, 1, 2, 3, 4].map(|tier| policy.delay(tier).as_secs()), [0, 5, 30, 300, 0]);
         assert_eq!(policy.topics("a.events", "g")[2], "a.events.g.retry.3");
+    }
+
+    #[test]
+    fn the_main_topic_of_a_retry_topic_is_the_one_before_it() {
+        for (topic, main) in [
+            ("t1.a.events", "a.events"),
+            ("t1.a.events.g.retry.1", "a.events"),
+            ("t1.a.events.g.retry.2.g.retry.1", "a.events"),
+            ("t1.a.events.h.retry.1", "a.events.h.retry.1"),
+            ("t1.a.events.g.retry.x", "a.events.g.retry.x"),
+            ("t1.a.events.g.retry.0", "a.events.g.retry.0"),
+            ("t2.a.events.g.dlq", "t2.a.events.g.dlq"),
+            ("t1..g.retry.1", ".g.retry.1"),
+            ("t1.g.retry.1", "g.retry.1"),
+        ] {
+            assert_eq!(main_topic("t1.", topic, "g"), main, "{topic}");
+        }
+    }
+
+    #[test]
+    fn every_declared_retry_topic_is_read_also_above_the_tiers() {
+        let declared = ["a.g.retry.1", "a.g.retry.2", "a.g.retry.3"].map(str::to_owned).to_vec();
+        let policy = Policy { declared, ..Policy::with_delays(&[Duration::ZERO]) };
+        assert_eq!(policy.topics_to_read(&["a"], "g"), policy.declared);
+        assert!(policy.has_topic("a.g.retry.2") && !policy.has_topic("b.g.retry.1"));
+        let unknown = Policy::with_delays(&[Duration::ZERO; 2]);
+        assert_eq!(unknown.topics_to_read(&["a"], "g"), ["a.g.retry.1", "a.g.retry.2"]);
+        assert!(unknown.has_topic("b.g.retry.1"));
     }
 
     #[test]

@@ -1,24 +1,27 @@
 //! A group's retry policy from the environment, every mistake named.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use waybill_runtime::config::Environment;
 
 use super::policy::{ATTEMPTS_MAX, DELAY_MAX, Poisoned, Policy, TIERS_MAX, retry_topic};
 
-/// Least bound of held bytes: a batch of records must fit, or the consumer would wait for ever.
-const HELD_BYTES_MIN: u64 = 1024 * 1024;
+/// Least bound of held bytes: a batch and the record that filled it (4 MiB and 1 MiB), so that one batch alone is never
+/// too much.
+const HELD_BYTES_MIN: u64 = 5 * 1024 * 1024;
 /// Largest bound of held bytes: what a database holds beside its own.
 const HELD_BYTES_LIMIT: u64 = 64 * 1024 * 1024 * 1024;
 /// Most keys the brake looks back at: each message is compared with all of them.
 const BRAKE_KEYS_MAX: usize = 1_000;
 
 impl Policy {
-    /// Reads `WAYBILL_RETRY_...`; mistakes are remembered in `env`. `retry_topics`: how many retry topics the group's
-    /// topics have ([`topics_declared`]). Nothing set is the default, with no more tiers than there are topics.
-    pub fn read(env: &mut Environment, retry_topics: usize) -> Self {
-        let delays = delays(env, retry_topics);
+    /// Reads `WAYBILL_RETRY_...`; mistakes are remembered in `env`. Nothing set is the default, with no more tiers than
+    /// there are topics.
+    pub fn read(env: &mut Environment, retry_topics: &RetryTopics) -> Self {
+        let delays = delays(env, retry_topics.tiers);
         let mut policy = Self::with_delays(&delays);
+        policy.declared.clone_from(&retry_topics.names);
         policy.attempts_max = env.parsed_in("WAYBILL_RETRY_ATTEMPTS", policy.attempts_max, 1..=ATTEMPTS_MAX);
         policy.poisoned = match env.text("WAYBILL_RETRY_EXHAUSTED", "block").as_str() {
             "block" => Poisoned::Block,
@@ -71,24 +74,31 @@ fn delays(env: &mut Environment, retry_topics: usize) -> Vec<Duration> {
     delays
 }
 
-/// How many tiers are possible: the number of retry topics that each of the topics `reads` has for this group among
-/// `declared`, from tier 1 without a gap. All names without prefix.
-#[must_use]
-pub fn topics_declared<'a>(
-    declared: impl IntoIterator<Item = &'a str>,
-    reads: &[&str],
-    group: &str,
-) -> usize {
-    let declared: Vec<&str> = declared.into_iter().collect();
-    let tiers = |topic: &&str| {
-        (1..=TIERS_MAX)
-            .take_while(|tier| {
-                let name = retry_topic(topic, group, u8::try_from(*tier).unwrap_or(u8::MAX));
-                declared.contains(&name.as_str())
-            })
-            .count()
-    };
-    reads.iter().map(tiers).min().unwrap_or_default()
+/// The retry topics of a group that the manifest declares.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RetryTopics {
+    /// How many tiers are possible: as many as each topic that the group reads has, from tier 1 without a gap.
+    pub tiers: usize,
+    /// All of them, without prefix.
+    pub names: Vec<String>,
+}
+
+impl RetryTopics {
+    /// Those for the topics `reads` of this group among `declared`. All names without prefix.
+    #[must_use]
+    pub fn among<'a>(declared: impl IntoIterator<Item = &'a str>, reads: &[&str], group: &str) -> Self {
+        let declared: HashSet<&str> = declared.into_iter().collect();
+        let is_declared = |name: &String| declared.contains(name.as_str());
+        let all = |topic: &str| {
+            let tiers = 1..=u8::try_from(TIERS_MAX).unwrap_or(u8::MAX);
+            tiers.map(|tier| retry_topic(topic, group, tier)).collect::<Vec<_>>()
+        };
+        let tiers = |topic: &&str| all(topic).iter().take_while(|name| is_declared(name)).count();
+        Self {
+            tiers: reads.iter().map(tiers).min().unwrap_or_default(),
+            names: reads.iter().flat_map(|topic| all(topic)).filter(is_declared).collect(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -98,7 +108,7 @@ mod tests {
     fn read(pairs: &[(&str, &str)], retry_topics: usize) -> (Policy, Vec<&'static str>) {
         let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut env = Environment::from_map(pairs);
-        let policy = Policy::read(&mut env, retry_topics);
+        let policy = Policy::read(&mut env, &RetryTopics { tiers: retry_topics, names: vec![] });
         (policy, env.finish().err().map(|error| error.variables().collect()).unwrap_or_default())
     }
 
@@ -117,7 +127,7 @@ mod tests {
                 ("WAYBILL_RETRY_DELAYS_MS", "100, 200"),
                 ("WAYBILL_RETRY_ATTEMPTS", "7"),
                 ("WAYBILL_RETRY_EXHAUSTED", "skip"),
-                ("WAYBILL_RETRY_HELD_BYTES_MAX", "2000000"),
+                ("WAYBILL_RETRY_HELD_BYTES_MAX", "6000000"),
                 ("WAYBILL_RETRY_BRAKE_KEYS", "0"),
                 ("WAYBILL_RETRY_BRAKE_PERCENT", "50"),
             ],
@@ -128,7 +138,7 @@ mod tests {
         assert_eq!((policy.attempts_max, policy.poisoned), (7, Poisoned::Skip));
         assert_eq!(
             (policy.held_bytes_max, policy.brake.keys, policy.brake.failing_percent),
-            (2_000_000, 0, 50)
+            (6_000_000, 0, 50)
         );
         assert_eq!(policy.check(), Ok(()));
         assert_eq!(read(&[("WAYBILL_RETRY_DELAYS_MS", "none")], 3).0.tiers(), 0);
@@ -141,7 +151,7 @@ mod tests {
                 ("WAYBILL_RETRY_DELAYS_MS", "1,2,3,4"),
                 ("WAYBILL_RETRY_ATTEMPTS", "0"),
                 ("WAYBILL_RETRY_EXHAUSTED", "perhaps"),
-                ("WAYBILL_RETRY_HELD_BYTES_MAX", "1"),
+                ("WAYBILL_RETRY_HELD_BYTES_MAX", "5000000"),
                 ("WAYBILL_RETRY_BRAKE_KEYS", "-1"),
                 ("WAYBILL_RETRY_BRAKE_PERCENT", "101"),
             ],
@@ -156,9 +166,12 @@ mod tests {
     #[test]
     fn tiers_are_counted_as_the_manifest_has_them() {
         let declared = ["a", "a.g.retry.1", "a.g.retry.2", "b.g.retry.1", "b.g.retry.3", "b.h.retry.2"];
-        assert_eq!(topics_declared(declared, &["a"], "g"), 2);
-        assert_eq!(topics_declared(declared, &["a", "b"], "g"), 1);
-        assert_eq!(topics_declared(declared, &["a"], "h"), 0);
-        assert_eq!(topics_declared(declared, &[], "g"), 0);
+        let tiers = |reads: &[&str], group| RetryTopics::among(declared, reads, group).tiers;
+        assert_eq!(tiers(&["a"], "g"), 2);
+        assert_eq!(tiers(&["a", "b"], "g"), 1);
+        assert_eq!(tiers(&["a"], "h"), 0);
+        assert_eq!(tiers(&[], "g"), 0);
+        let all = ["a.g.retry.1", "a.g.retry.2", "b.g.retry.1", "b.g.retry.3"];
+        assert_eq!(RetryTopics::among(declared, &["a", "b"], "g").names, all);
     }
 }

@@ -1,5 +1,7 @@
 //! Writes what was decided about failed and held records: dead letters, heads on their way, parked keys, followers.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -10,7 +12,7 @@ use waybill_messaging::record::Record;
 use super::decide::{Decision, Goes};
 use super::headers::{self, Travel};
 use super::key_state::KeyState;
-use super::policy::retry_topic;
+use super::policy::{main_topic, retry_topic};
 use super::store::{self, ParkedRow};
 use crate::dead_letters::{self, DeadLetter, ERROR_MESSAGE_CHARS_MAX, stored_text};
 use crate::inbox::fault::Trouble;
@@ -65,8 +67,9 @@ impl Told<'_> {
 
 /// The topic of a tier for records of this topic; with prefix.
 fn topic<H: Handler>(this: &Group<H>, record: &Record, tier: u8) -> String {
-    let name = record.topic.strip_prefix(&this.prefix).unwrap_or(&record.topic);
-    format!("{}{}", this.prefix, retry_topic(name, this.handler.group(), tier))
+    let group = this.handler.group();
+    let name = main_topic(&this.prefix, &record.topic, group);
+    format!("{}{}", this.prefix, retry_topic(name, group, tier))
 }
 
 /// Whether a record can be retried at all: it has a key to park, and fits through the outbox.
@@ -92,11 +95,18 @@ pub(crate) async fn failed_in_tx<'a, H: Handler>(
         |f: &Failed<'_>| buried.iter().position(|b| std::ptr::eq(*b, f)).and_then(|place| rows[place]);
     let mut parked = Vec::new();
     for f in failed {
-        let (Some(state), Some(key)) = (f.decision.key, usable_key(f.record)) else { continue };
-        let letter = row_of(f);
-        // A letter that was there already has blocked its key once; an operator has dealt with it.
-        if f.decision.record == Goes::DeadLetter && letter.is_none() && !key_is_parked {
-            continue;
+        let (Some(mut state), Some(key)) = (f.decision.key, usable_key(f.record)) else { continue };
+        let mut letter = row_of(f);
+        if f.decision.record == Goes::DeadLetter && letter.is_none() {
+            // A letter that was there already has blocked its key once; an operator has dealt with it.
+            if !key_is_parked {
+                continue;
+            }
+            // Or is yet to: nobody can free a key that no open letter blocks.
+            letter = dead_letters::open_id_in_tx(conn, group, f.record).await.map_err(Trouble::ours)?;
+            if letter.is_none() {
+                state = KeyState::Draining;
+            }
         }
         parked.push(parked_row(this, f, key, state, letter));
     }
@@ -133,14 +143,14 @@ fn parked_row<H: Handler>(
     state: KeyState,
     dead_letter_id: Option<Uuid>,
 ) -> ParkedRow {
-    let (due_at, hop) = match failed.decision.record {
-        Goes::Retry { tier, hop } => (Some(headers::after(this.policy.delay(tier))), hop),
+    let (delay, hop) = match failed.decision.record {
+        Goes::Retry { tier, hop } => (Some(this.policy.delay(tier)), hop),
         Goes::DeadLetter | Goes::Nowhere => (None, failed.hop),
     };
     ParkedRow {
         key: key.to_vec(),
         state,
-        due_at,
+        delay,
         head: (failed.id, hop),
         attempts: i32::from(failed.attempts),
         first_failed_at: failed.first_failed_at,
@@ -164,7 +174,6 @@ async fn heads_append<'a, H: Handler>(
         let travel = Travel {
             hop,
             tier,
-            due_at: headers::after(this.policy.delay(tier)),
             attempts: f.attempts,
             first_failed_at: f.first_failed_at,
             last_failed_at: f.failure.at,
@@ -175,6 +184,7 @@ async fn heads_append<'a, H: Handler>(
         sent.push(Head {
             id: f.id.unwrap_or_default(),
             topic: topic.clone(),
+            delay: this.policy.delay(tier),
             headers: headers::write(f.record, this.handler.group(), &travel),
             record: f.record,
         });
@@ -188,6 +198,8 @@ async fn heads_append<'a, H: Handler>(
 pub(crate) struct Head<'a> {
     pub(crate) id: Uuid,
     pub(crate) topic: String,
+    /// It is due so long from now, by the database's clock, which writes the time into the headers.
+    pub(crate) delay: Duration,
     pub(crate) headers: String,
     pub(crate) record: &'a Record,
 }
@@ -196,18 +208,32 @@ pub(crate) async fn append(conn: &mut PgConnection, heads: &[Head<'_>]) -> Resul
     if heads.is_empty() {
         return Ok(());
     }
-    sqlx::query("select outbox_append($1, $2, $3, $4, $5)")
-        .bind(heads.iter().map(|h| h.id).collect::<Vec<_>>())
-        .bind(heads.iter().map(|h| h.topic.clone()).collect::<Vec<_>>())
-        .bind(heads.iter().map(|h| h.record.key.as_ref().map(|b| b.to_vec())).collect::<Vec<_>>())
-        .bind(heads.iter().map(|h| h.headers.clone()).collect::<Vec<_>>())
-        .bind(heads.iter().map(|h| h.record.payload.as_ref().map(|b| b.to_vec())).collect::<Vec<_>>())
-        .execute(conn)
-        .await
-        .map(|_| ())
+    let delay_ms = |head: &Head<'_>| i64::try_from(head.delay.as_millis()).unwrap_or(i64::MAX);
+    // The headers are an object that is not empty: the time of the database goes before its closing brace.
+    sqlx::query(
+        "select outbox_append($1, $2, $3, array(
+                    select format('%s,\"%s\":\"%s\"}', left(h.headers, -1), $7,
+                                  to_char((clock_timestamp() + h.delay_ms * interval '1 millisecond') at time zone 'UTC',
+                                          'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'))
+                    from unnest($4::text[], $6::bigint[]) with ordinality as h (headers, delay_ms, place)
+                    order by h.place), $5)",
+    )
+    .bind(heads.iter().map(|h| h.id).collect::<Vec<_>>())
+    .bind(heads.iter().map(|h| h.topic.clone()).collect::<Vec<_>>())
+    .bind(heads.iter().map(|h| h.record.key.as_ref().map(|b| b.to_vec())).collect::<Vec<_>>())
+    .bind(heads.iter().map(|h| h.headers.clone()).collect::<Vec<_>>())
+    .bind(heads.iter().map(|h| h.record.payload.as_ref().map(|b| b.to_vec())).collect::<Vec<_>>())
+    .bind(heads.iter().map(delay_ms).collect::<Vec<_>>())
+    .bind(headers::RETRY_DUE_AT)
+    .execute(conn)
+    .await
+    .map(|_| ())
 }
 
 /// Holds records behind their parked keys (record, message id, hop), in their order; an error when too much is held.
+///
+/// These alone are never too much: when nothing else is held, there is nothing to wait for until it is drained. They park
+/// or bury what they wait behind, and then that is what goes on by itself or is an operator's.
 pub(crate) async fn hold_in_tx<H: Handler>(
     this: &Group<H>,
     conn: &mut PgConnection,
@@ -220,7 +246,9 @@ pub(crate) async fn hold_in_tx<H: Handler>(
     store::held_insert_in_tx(conn, group, held).await.map_err(Trouble::ours)?;
     let bytes = store::held_bytes(conn, group).await.map_err(Trouble::ours)?;
     let bytes_max = this.policy.held_bytes_max;
-    if u64::try_from(bytes).unwrap_or_default() <= bytes_max {
+    let of_these: u64 = held.iter().map(|(record, ..)| record.bytes() as u64).sum();
+    let held_before = u64::try_from(bytes).unwrap_or_default().saturating_sub(of_these);
+    if held_before == 0 || held_before + of_these <= bytes_max {
         return Ok(());
     }
     this.outcomes.paused("held_bytes");

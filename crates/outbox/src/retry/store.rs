@@ -1,5 +1,7 @@
 //! The SQL of parked keys and held messages, set-wise.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -13,7 +15,8 @@ use crate::dead_letters::{headers_json, headers_read, record_time};
 pub(crate) struct ParkedRow {
     pub(crate) key: Vec<u8>,
     pub(crate) state: KeyState,
-    pub(crate) due_at: Option<DateTime<Utc>>,
+    /// Of a retrying key: due so long from now, by the database's clock.
+    pub(crate) delay: Option<Duration>,
     pub(crate) head: (Option<Uuid>, i16),
     pub(crate) attempts: i32,
     pub(crate) first_failed_at: DateTime<Utc>,
@@ -21,6 +24,12 @@ pub(crate) struct ParkedRow {
     pub(crate) error_class: String,
     pub(crate) error_message: String,
     pub(crate) dead_letter_id: Option<Uuid>,
+}
+
+impl ParkedRow {
+    fn delay_ms(&self) -> Option<i64> {
+        self.delay.map(|delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
+    }
 }
 
 /// A held record, and its number in the order of arrival.
@@ -39,9 +48,11 @@ pub(crate) async fn parked_insert_in_tx(
     let done = sqlx::query(
         "insert into parked_keys (consumer_group, key, state, tier, due_at, head_message_id, head_hop, attempts,
                                   first_failed_at, last_failed_at, error_class, error_message, dead_letter_id)
-         select $1, r.* from unnest($2::bytea[], $3::text[], $4::smallint[], $5::timestamptz[], $6::uuid[], $7::smallint[],
-                                    $8::int[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[], $13::uuid[])
-              as r (key, state, tier, due_at, head_message_id, head_hop, attempts, first_failed_at, last_failed_at,
+         select $1, r.key, r.state, r.tier, clock_timestamp() + r.delay_ms * interval '1 millisecond', r.head_message_id,
+                r.head_hop, r.attempts, r.first_failed_at, r.last_failed_at, r.error_class, r.error_message, r.dead_letter_id
+         from unnest($2::bytea[], $3::text[], $4::smallint[], $5::bigint[], $6::uuid[], $7::smallint[],
+                     $8::int[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[], $13::uuid[])
+              as r (key, state, tier, delay_ms, head_message_id, head_hop, attempts, first_failed_at, last_failed_at,
                     error_class, error_message, dead_letter_id)
          order by r.key
          on conflict do nothing",
@@ -50,7 +61,7 @@ pub(crate) async fn parked_insert_in_tx(
     .bind(rows.iter().map(|r| r.key.clone()).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.state.name()).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| i16::from(r.state.tier())).collect::<Vec<_>>())
-    .bind(rows.iter().map(|r| r.due_at).collect::<Vec<_>>())
+    .bind(rows.iter().map(ParkedRow::delay_ms).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.head.0).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.head.1).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.attempts).collect::<Vec<_>>())
@@ -72,7 +83,7 @@ pub(crate) async fn parked_update_in_tx(
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "update parked_keys
-         set state = $3, tier = $4, due_at = $5, head_message_id = $6, head_hop = $7, attempts = $8,
+         set state = $3, tier = $4, due_at = clock_timestamp() + $5::bigint * interval '1 millisecond', head_message_id = $6, head_hop = $7, attempts = $8,
              first_failed_at = $9, last_failed_at = $10, error_class = $11, error_message = $12,
              dead_letter_id = coalesce($13, case when head_message_id is not distinct from $6 then dead_letter_id end),
              updated_at = now()
@@ -82,7 +93,7 @@ pub(crate) async fn parked_update_in_tx(
     .bind(&row.key)
     .bind(row.state.name())
     .bind(i16::from(row.state.tier()))
-    .bind(row.due_at)
+    .bind(row.delay_ms())
     .bind(row.head.0)
     .bind(row.head.1)
     .bind(row.attempts)
@@ -168,16 +179,19 @@ pub(crate) async fn held_bytes(conn: &mut PgConnection, group: &str) -> Result<i
     .await
 }
 
-/// Keys that are draining, those that wait longest first.
+/// Keys that are draining but not among `without`, those that wait longest first.
 pub(crate) async fn draining_keys(
     conn: &mut PgConnection,
     group: &str,
+    without: &[Vec<u8>],
     limit: i64,
 ) -> Result<Vec<Vec<u8>>, sqlx::Error> {
     sqlx::query_scalar(
-        "select key from parked_keys where consumer_group = $1 and state = 'draining' order by updated_at limit $2",
+        "select key from parked_keys
+         where consumer_group = $1 and state = 'draining' and key <> all($2) order by updated_at limit $3",
     )
     .bind(group)
+    .bind(without)
     .bind(limit)
     .fetch_all(conn)
     .await
@@ -288,6 +302,22 @@ pub(crate) async fn letters_open(conn: &mut PgConnection, group: &str) -> Result
     )
     .bind(group)
     .bind(LETTERS_COUNTED_MAX)
+    .fetch_one(conn)
+    .await
+}
+
+/// What time it is at the database, and how many keys' heads were due there longer than `since` ago.
+pub(crate) async fn keys_overdue(
+    conn: &mut PgConnection,
+    group: &str,
+    since: Duration,
+) -> Result<(DateTime<Utc>, i64), sqlx::Error> {
+    sqlx::query_as(
+        "select clock_timestamp(), count(*) from parked_keys
+         where consumer_group = $1 and state = 'retrying' and due_at < now() - $2 * interval '1 second'",
+    )
+    .bind(group)
+    .bind(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
     .fetch_one(conn)
     .await
 }

@@ -12,13 +12,17 @@ use uuid::Uuid;
 use waybill_messaging::codec::CodecError;
 use waybill_messaging::consumer::{self, ConsumerConfig, ConsumerError};
 use waybill_messaging::message::Message;
+use waybill_messaging::record::Record;
 use waybill_outbox::inbox::{Delivery, Handler, HandlerError, InboxProcessor, Verdict};
-use waybill_outbox::retry::{self, Poisoned, Policy};
+use waybill_outbox::retry::{Poisoned, Policy};
 use waybill_runtime::lifecycle::Shutdown;
+use waybill_testkit::polling::eventually_named;
 use waybill_testkit::{TestDatabase, TestTopics, kafka_bootstrap};
 
 use crate::ledger::{GROUP, TOPIC};
 
+/// Far beyond anything that is waited for here.
+const LIMIT: Duration = Duration::from_secs(120);
 /// Between two looks of the small relay.
 const RELAY_PAUSE: Duration = Duration::from_millis(10);
 
@@ -30,6 +34,8 @@ pub(crate) enum Ask {
     Reject,
     /// To be retried while [`Flaky::is_down`].
     WhileDown,
+    /// Always met by a statement that is cancelled, as by a timeout.
+    TimesOut,
 }
 
 /// Notes its messages, after so many failures of each.
@@ -38,13 +44,15 @@ pub(crate) struct Flaky {
     failures: Arc<Mutex<HashMap<Uuid, u32>>>,
     pub(crate) is_down: Arc<AtomicBool>,
     is_mended: bool,
+    /// Another group than the usual one.
+    other_group: Option<&'static str>,
 }
 
 impl Handler for Flaky {
     type Message = Ask;
 
     fn group(&self) -> &str {
-        GROUP
+        self.other_group.unwrap_or(GROUP)
     }
 
     fn decode(&self, kind: &str, payload: &[u8]) -> Result<Option<Ask>, CodecError> {
@@ -52,6 +60,7 @@ impl Handler for Flaky {
         Ok(match (kind, text) {
             ("Noted", "reject") => Some(Ask::Reject),
             ("Noted", "while down") => Some(Ask::WhileDown),
+            ("Noted", "times out") => Some(Ask::TimesOut),
             ("Noted", number) => {
                 let number = number.parse().map_err(|_| CodecError::NotAFrame { what: "it is no number" })?;
                 Some(Ask::Retries(number))
@@ -75,6 +84,13 @@ impl Handler for Flaky {
                 .bind(delivery.envelope.sequence)
                 .execute(&mut *conn)
                 .await?;
+            if delivery.message == Ask::TimesOut && !self.is_mended {
+                sqlx::query(
+                    "do $$ begin raise exception 'as asked' using errcode = 'query_canceled'; end $$",
+                )
+                .execute(&mut *conn)
+                .await?;
+            }
             verdicts.push(self.verdict(delivery));
         }
         Ok(verdicts)
@@ -87,13 +103,18 @@ impl Flaky {
         Self { is_mended: true, ..Self::default() }
     }
 
+    /// Likewise, as another group.
+    pub(crate) fn mended_of(group: &'static str) -> Self {
+        Self { other_group: Some(group), ..Self::mended() }
+    }
+
     fn verdict(&self, delivery: &Delivery<Ask>) -> Verdict {
         let retry = |why: &str| Verdict::Retry { class: "not_yet", why: why.to_owned() };
         match delivery.message {
             _ if self.is_mended => Verdict::Done,
             Ask::Reject => Verdict::Reject { class: "not_wanted", why: "as asked".to_owned() },
             Ask::WhileDown if self.is_down.load(Ordering::SeqCst) => retry("it is down"),
-            Ask::WhileDown => Verdict::Done,
+            Ask::WhileDown | Ask::TimesOut => Verdict::Done,
             Ask::Retries(times) => {
                 let mut failures = self.failures.lock().unwrap();
                 let failed = failures.entry(delivery.envelope.id).or_default();
@@ -144,7 +165,7 @@ impl Member {
         let mut main = ConsumerConfig::new(&bootstrap, prefix, GROUP, &[TOPIC]);
         main.batch_records_max = 20;
         main.close_timeout = Duration::from_secs(60);
-        let mut retries = retry::consumer_config(&bootstrap, prefix, GROUP, &[TOPIC], policy).unwrap();
+        let mut retries = processor.retries().consumer_config(&bootstrap, &[TOPIC]).unwrap();
         retries.close_timeout = Duration::from_secs(60);
         let shutdown = Shutdown::manual();
         let drainer = tokio::spawn(processor.drainer().run(shutdown.clone()));
@@ -163,8 +184,9 @@ impl Member {
         self.drainer.await.unwrap();
     }
 
-    /// As a kill does: whatever is under way is dropped where it stands.
-    pub(crate) fn kill(self) {
+    /// Nobody waits for it: the drainer is dropped where it stands, and the consumers' threads finish their batches
+    /// beside whoever takes their place. A process that is killed is another matter: `e2e/tests/it/crashes.rs`.
+    pub(crate) fn abandon(self) {
         self.drainer.abort();
         self.consumers.iter().for_each(JoinHandle::abort);
     }
@@ -192,6 +214,38 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// What lies in the outbox for topics that end so, in order, as a consumer would read it.
+pub(crate) async fn sent(pool: &PgPool, ending: &str) -> Vec<Record> {
+    let rows: Vec<OutboxRow> = sqlx::query_as(
+        "select id, topic::text, key::bytea, headers::json, payload::bytea from outbox
+         where topic like '%' || $1 order by id",
+    )
+    .bind(ending)
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    let record = |(id, topic, key, headers, payload): OutboxRow| {
+        let headers = headers.as_object().unwrap().iter();
+        let headers = headers.map(|(n, v)| (n.clone(), v.as_str().unwrap().as_bytes().to_vec())).collect();
+        let (key, payload) = (key.map(Into::into), payload.map(Into::into));
+        Record { topic, partition: 0, offset: id, timestamp_ms: None, key, headers, payload }
+    };
+    rows.into_iter().map(record).collect()
+}
+
+/// The group's drainer works on the database until this is so.
+pub(crate) async fn drained_until(
+    group: &InboxProcessor<Flaky>,
+    what: &str,
+    look: impl AsyncFnMut() -> Option<()>,
+) {
+    let shutdown = Shutdown::manual();
+    let drainer = tokio::spawn(group.drainer().run(shutdown.clone()));
+    eventually_named(what, LIMIT, look).await;
+    shutdown.request();
+    drainer.await.unwrap();
 }
 
 /// Id, topic, key, headers, payload.

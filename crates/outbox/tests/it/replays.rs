@@ -8,18 +8,20 @@ use chrono::Utc;
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
-use waybill_messaging::consumer::{Batch, BatchHandler as _};
+use waybill_messaging::consumer::{self, Batch, BatchHandler as _, ConsumerConfig};
 use waybill_outbox::dead_letters::{self as kept, DeadLetter};
 use waybill_outbox::operate::replays::{self, NewReplay, Replay};
 use waybill_outbox::operate::{Filter, PageRequest, audit, dead_letters};
 use waybill_outbox::retry::{Poisoned, Policy};
 use waybill_runtime::lifecycle::Shutdown;
+use waybill_telemetry::metrics;
 use waybill_testkit::polling::eventually_named;
-use waybill_testkit::{TestDatabase, TestTopics};
+use waybill_testkit::{TestDatabase, TestTopics, kafka_bootstrap};
 
 use crate::flaky::{self, Flaky, Member, Relay};
 use crate::ledger::{self, GROUP, TOPIC, notes};
 use crate::letters::change;
+use crate::retry::send_one;
 
 const LIMIT: Duration = Duration::from_secs(300);
 /// More than a step of the ramp has; five thousand are replayed end to end.
@@ -101,7 +103,7 @@ async fn hundreds_of_letters_of_many_keys_killed_half_way_and_resumed() {
     eventually_noted(pool, KILLED_AFTER).await;
     one.abort();
     two.abort();
-    member.kill();
+    member.abandon();
     let half = replays::show(pool, replay.id).await.unwrap();
     assert!(half.state == "running" && half.remaining > 0, "{half:?}");
 
@@ -167,7 +169,7 @@ async fn a_replay_stops_at_the_first_failures_and_goes_on_when_it_is_mended() {
     eventually_named("the verdict of what was on its way", LIMIT, settled).await;
     let open = dead_letters::list(pool, &Filter::default(), &PageRequest::default()).await.unwrap().items;
     assert_eq!(open.len(), 6, "what failed again is open again");
-    assert_eq!(open.iter().filter(|letter| letter.hop == 1 && letter.attempts == 3).count(), 3, "{open:?}");
+    assert_eq!(open.iter().filter(|letter| letter.hop == 1 && letter.attempts == 2).count(), 3, "{open:?}");
     not_mended.stop().await;
 
     let mended = Member::start(&database, &topics, &Flaky::mended(), &policy);
@@ -185,6 +187,51 @@ async fn a_replay_stops_at_the_first_failures_and_goes_on_when_it_is_mended() {
     assert_eq!(actions, ["replays.resume", "replays.create"]);
     let letter = dead_letters::show(pool, open[0].id).await.unwrap();
     assert_eq!((letter.letter.state.as_str(), letter.replays[0].outcome.as_str()), ("resolved", "resolved"));
+}
+
+#[tokio::test]
+async fn another_group_on_the_topic_sees_nothing_of_a_replay() {
+    const OTHER: &str = "replay_onlooker";
+    let policy = flaky::policy(Poisoned::Block);
+    let topics = Arc::new(flaky::topics(1, &policy).await);
+    let (database, others) = (ledger::database("replay_own").await, ledger::database("replay_other").await);
+    let shutdown = Shutdown::manual();
+    let onlooker = Flaky::mended_of(OTHER).processor(&others.pool, &topics.prefix, &policy);
+    let mut config = ConsumerConfig::new(&kafka_bootstrap(), &topics.prefix, OTHER, &[TOPIC]);
+    config.close_timeout = LIMIT;
+    let onlooker = tokio::spawn(consumer::run(config, onlooker, shutdown.clone()));
+    let _relay = Relay::start(&database, Arc::clone(&topics));
+    let not_mended = Member::start(&database, &topics, &Flaky::default(), &policy);
+    for (key, sequence, ask) in [("a", 1, "reject"), ("a", 2, "0"), ("b", 1, "0")] {
+        send_one(&topics, key, sequence, ask).await;
+    }
+    eventually_noted(&others.pool, 3).await;
+    eventually_noted(&database.pool, 1).await;
+    let held = async || (ledger::count(&database.pool, "held_messages").await == 1).then_some(());
+    eventually_named("what waits behind the letter", LIMIT, held).await;
+    not_mended.stop().await;
+
+    let mended = Member::start(&database, &topics, &Flaky::mended(), &policy);
+    let driver = driver(&database.pool, &topics, &policy);
+    let new = NewReplay::of(Filter::default());
+    let replay = replays::create(&database.pool, &new, &change()).await.unwrap();
+    assert_eq!(eventually_ended(&database.pool, replay.id).await.resolved, 1);
+    eventually_noted(&database.pool, 3).await;
+    driver.abort();
+    // After anything that the replay could have put on the topic.
+    send_one(&topics, "c", 1, "0").await;
+    eventually_noted(&others.pool, 4).await;
+    eventually_noted(&database.pool, 4).await;
+    mended.stop().await;
+    shutdown.request();
+    onlooker.await.unwrap().unwrap();
+    // Its inbox would have dropped a repeat, and counted it.
+    let told = |outcome: &str| {
+        let metric = format!(r#"inbox_messages_total{{group="{OTHER}",outcome="{outcome}"}} "#);
+        metrics::render().lines().find_map(|line| line.strip_prefix(&metric)?.parse::<i64>().ok())
+    };
+    assert_eq!((told("handled"), told("duplicate")), (Some(4), Some(0)));
+    assert_eq!(ledger::count(&others.pool, "inbox").await, 4);
 }
 
 #[tokio::test]

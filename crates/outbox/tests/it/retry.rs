@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use proptest::test_runner::{RngAlgorithm, TestRng};
 use sqlx::PgPool;
 use uuid::Uuid;
 use waybill_messaging::consumer::{Batch, BatchHandler as _};
 use waybill_messaging::headers;
 use waybill_outbox::retry::{BrakePolicy, Poisoned, Policy, operate};
-use waybill_testkit::TestTopics;
 use waybill_testkit::polling::eventually_named;
+use waybill_testkit::{Dice, TestTopics};
 
 use crate::flaky::{self, Flaky, Member, Relay};
 use crate::ledger::{self, GROUP, PREFIX, TOPIC, batch, count, notes};
@@ -176,14 +175,14 @@ struct Sent {
 }
 
 /// Messages of some keys in random order, failing at random; each key at most one that fails for good.
-async fn send(topics: &TestTopics, rng: &mut TestRng, sent: &mut Sent, messages: usize, keys: u32) {
+async fn send(topics: &TestTopics, dice: &mut Dice, sent: &mut Sent, messages: usize, keys: u64) {
     for _ in 0..messages {
-        let key = format!("key-{}", rng_below(rng, keys));
+        let key = format!("key-{}", dice.roll(keys));
         let so_far = sent.sequences.entry(key.clone()).or_default();
         let sequence = so_far.len() as i64 + 1;
         so_far.push(sequence);
         let is_doomed = sent.doomed.iter().any(|(doomed, _)| *doomed == key);
-        let ask = match rng_below(rng, 20) {
+        let ask = match dice.roll(20) {
             0 if !is_doomed => "99",
             1 if !is_doomed => "reject",
             2 => "1",
@@ -197,36 +196,37 @@ async fn send(topics: &TestTopics, rng: &mut TestRng, sent: &mut Sent, messages:
         let envelope = ledger::envelope(&key, sequence);
         let headers = headers::encode(&envelope);
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
-        for _ in 0..if rng_below(rng, 10) == 0 { 2 } else { 1 } {
+        for _ in 0..if dice.roll(10) == 0 { 2 } else { 1 } {
             topics.produce(TOPIC, Some(key.as_bytes()), &headers, Some(ask.as_bytes())).await;
         }
     }
 }
 
-fn rng_below(rng: &mut TestRng, bound: u32) -> u32 {
-    use proptest::prelude::Rng as _;
-    rng.next_u32() % bound
+/// The seed of a test's dice: `WAYBILL_RETRY_SEED`, or a new one. A test prints it, so that a failure's output has it.
+fn seed() -> u64 {
+    let given = std::env::var("WAYBILL_RETRY_SEED").ok().and_then(|seed| seed.parse().ok());
+    given.unwrap_or_else(|| Uuid::now_v7().as_u64_pair().1)
 }
 
-/// Runs 400 messages of 12 keys through two members that come, go and die; returns what was sent. The seed is fixed, the
-/// interleaving is not.
+/// Runs 400 messages of 12 keys through two members that come and go, one without a word; returns what was sent. The seed
+/// decides what is sent, the interleaving is another each time.
 async fn turmoil(
-    seed: u8,
+    seed: u64,
     database: &waybill_testkit::TestDatabase,
     topics: &Arc<TestTopics>,
     policy: &Policy,
 ) -> (Sent, Member, Relay) {
-    let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
+    let mut dice = Dice::new(seed);
     let mut sent = Sent { sequences: BTreeMap::new(), doomed: BTreeSet::new() };
     let flaky = Flaky::default();
     let relay = Relay::start(database, Arc::clone(topics));
     let one = Member::start(database, topics, &flaky, policy);
-    send(topics, &mut rng, &mut sent, 130, 12).await;
+    send(topics, &mut dice, &mut sent, 130, 12).await;
     let two = Member::start(database, topics, &flaky, policy);
-    send(topics, &mut rng, &mut sent, 130, 12).await;
-    one.kill();
+    send(topics, &mut dice, &mut sent, 130, 12).await;
+    one.abandon();
     let three = Member::start(database, topics, &flaky, policy);
-    send(topics, &mut rng, &mut sent, 140, 12).await;
+    send(topics, &mut dice, &mut sent, 140, 12).await;
     two.stop().await;
     (sent, three, relay)
 }
@@ -234,9 +234,11 @@ async fn turmoil(
 #[tokio::test]
 async fn keys_keep_their_order_through_retries_restarts_and_repeats_when_dead_letters_are_skipped() {
     let policy = flaky::policy(Poisoned::Skip);
+    let seed = seed();
+    println!("again with WAYBILL_RETRY_SEED={seed}");
     let database = ledger::database("retry_skip").await;
     let topics = Arc::new(flaky::topics(4, &policy).await);
-    let (sent, member, _relay) = turmoil(7, &database, &topics, &policy).await;
+    let (sent, member, _relay) = turmoil(seed, &database, &topics, &policy).await;
     let doomed = sent.doomed.len();
     let complete = async || {
         let done = notes(&database.pool).await.len() + letters(&database.pool).await.len();
@@ -257,9 +259,11 @@ async fn keys_keep_their_order_through_retries_restarts_and_repeats_when_dead_le
 #[tokio::test]
 async fn keys_keep_their_order_and_a_dead_letter_blocks_until_it_is_replayed() {
     let policy = flaky::policy(Poisoned::Block);
+    let seed = seed();
+    println!("again with WAYBILL_RETRY_SEED={seed}");
     let database = ledger::database("retry_block").await;
     let topics = Arc::new(flaky::topics(4, &policy).await);
-    let (sent, member, _relay) = turmoil(11, &database, &topics, &policy).await;
+    let (sent, member, _relay) = turmoil(seed, &database, &topics, &policy).await;
     let blocked = async || {
         let keys = parked(&database.pool).await;
         let noted = notes(&database.pool).await.len() as i64;
@@ -305,7 +309,7 @@ async fn keys_keep_their_order_and_a_dead_letter_blocks_until_it_is_replayed() {
 }
 
 /// One message, asking for something.
-async fn send_one(topics: &TestTopics, key: &str, sequence: i64, ask: &str) {
+pub(crate) async fn send_one(topics: &TestTopics, key: &str, sequence: i64, ask: &str) {
     let envelope = ledger::envelope(key, sequence);
     let headers = headers::encode(&envelope);
     let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();

@@ -9,6 +9,8 @@ use crate::operate::{Filter, OperateError, key_shown};
 
 /// Keys, and failure groups, that are shown.
 const SHOWN_MAX: i64 = 100;
+/// The class of letters whose headers can not be read (`Item::decode`).
+const HEADERS_CLASS: &str = "headers";
 
 /// Counts what a replay or a discard of these letters would touch. Changes nothing.
 ///
@@ -25,6 +27,8 @@ pub async fn plan(pool: &PgPool, filter: &Filter) -> Result<Plan, OperateError> 
     );
     query.push_bind(KEY_BYTES_MAX as i32).push(" or octet_length(coalesce(p.payload, d.payload)) > ");
     query.push_bind(PAYLOAD_BYTES_MAX as i32);
+    // What has no readable headers is no message of a key.
+    query.push(" or d.message_id is null or d.error_class = ").push_bind(HEADERS_CLASS);
     query.push(") from dead_letters d left join dead_letter_patches p on p.dead_letter_id = d.id where true");
     filter.push(&mut query)?;
     type Totals = (i64, i64, Option<DateTime<Utc>>, Option<DateTime<Utc>>, i64);

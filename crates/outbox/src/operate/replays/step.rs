@@ -2,6 +2,7 @@
 
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
+use waybill_runtime::failpoints;
 
 use crate::dead_letters::stored_text;
 use crate::retry::Policy;
@@ -120,6 +121,7 @@ pub(super) async fn step(
             }
         }
     }
+    failpoints::reach("replay_sent");
     sqlx::query(
         "update replays
          set ramp_step = $2, step_left = $3, updated_at = now(),
@@ -132,7 +134,9 @@ pub(super) async fn step(
     .bind(sent)
     .execute(&mut *tx)
     .await?;
+    failpoints::reach("replay_stepped");
     tx.commit().await?;
+    failpoints::reach("replay_committed");
     Ok(if sent > 0 { Stepped::Sent } else { Stepped::Waits })
 }
 
