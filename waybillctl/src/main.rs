@@ -5,7 +5,6 @@ mod commands;
 mod contract;
 mod difference;
 mod exit;
-mod kafka;
 mod operator;
 mod output;
 mod table;

@@ -63,7 +63,8 @@ pub(crate) fn environment(state: &State) -> Result<Vec<(String, String)>> {
     Ok(variables.map(|(name, value)| (name.to_owned(), value)).into())
 }
 
-fn listed(urls: &BTreeMap<String, String>) -> String {
+/// `name=URL` of each, separated by commas.
+pub(crate) fn listed(urls: &BTreeMap<String, String>) -> String {
     urls.iter().map(|(name, url)| format!("{name}={url}")).collect::<Vec<_>>().join(",")
 }
 

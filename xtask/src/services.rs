@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::binaries;
+use crate::ctl;
 use crate::http;
 use crate::keys;
 use crate::launch::Program;
@@ -50,9 +51,13 @@ pub(crate) fn start(
     let ports = ports::choose(context.instance, &names)?;
     let url = |name: &str| format!("http://127.0.0.1:{}", ports[name]);
     let urls: BTreeMap<String, String> = NAMES.iter().map(|name| ((*name).to_owned(), url(name))).collect();
+    let listeners: BTreeMap<String, String> =
+        SERVICES.iter().map(|name| ((*name).to_owned(), url(&operator(name)))).collect();
+    // Every service has the same: each passes over itself.
+    let peers = ctl::listed(&listeners);
     context.board.change(|state| {
         state.services.clone_from(&urls);
-        state.operators = SERVICES.iter().map(|name| ((*name).to_owned(), url(&operator(name)))).collect();
+        state.operators = listeners;
         state.programs = Some(binaries::dir_to_run(context.layout, release));
     })?;
     for name in NAMES {
@@ -62,6 +67,7 @@ pub(crate) fn start(
         } else {
             let operator = format!("127.0.0.1:{}", ports[&operator(name)]);
             env.push(("WAYBILL_OPERATOR_ADDR".to_owned(), operator));
+            env.push(("WAYBILL_OPERATOR_PEERS".to_owned(), peers.clone()));
             env.push(("DATABASE_URL".to_owned(), wire::with_database(&addresses.postgres, name)?));
             env.push(("WAYBILL_JWKS".to_owned(), keys::jwks_file(context.instance).display().to_string()));
         }

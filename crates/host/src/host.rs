@@ -21,7 +21,7 @@ use waybill_runtime::pool::{Pools, Statements};
 
 use crate::faults::Faulty;
 use crate::intake::Gate;
-use crate::operator::{self, Operated, SagaDesk};
+use crate::operator::{self, Explainer, Operated, SagaDesk};
 use crate::serving::{bind, too_early, when_started, while_serving};
 use crate::{Settings, health, intake, prepare};
 
@@ -139,8 +139,13 @@ impl Host {
         let Some((listeners, verifier)) = keys(listeners, &health, &common, &shutdown).await? else {
             return Ok(ExitReason::Requested);
         };
-        let operated =
-            Operated { service: service.name, pool: pool.clone(), dry_run: processor.dry_run(), sagas };
+        let operated = Operated {
+            service: service.name,
+            pool: pool.clone(),
+            dry_run: processor.dry_run(),
+            sagas,
+            explainer: Explainer::new(settings.peers, &common.kafka_bootstrap),
+        };
         let operators = operator::router(operated, Arc::clone(&verifier));
         let signs = Signs { is_started, is_full };
         let api = signs.guard_api(api(Arc::clone(&verifier)), verifier, pools.reads);

@@ -25,11 +25,13 @@ mod health;
 mod host;
 mod intake;
 pub mod operator;
+mod peers;
 mod prepare;
 mod program;
 mod serving;
 mod settings;
 
 pub use host::{Host, Service};
+pub use peers::{Peer, Peers};
 pub use program::Program;
 pub use settings::{Defaults, OutboxBound, Settings};

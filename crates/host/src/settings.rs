@@ -13,6 +13,7 @@ use waybill_runtime::config::{Common, ConfigError, Environment};
 use waybill_telemetry::logs;
 
 use crate::faults::Faults;
+use crate::peers::Peers;
 
 /// Unpublished rows at which new commands are turned away, unless told otherwise: minutes of a relay that is away at a
 /// hundred orders a second, seconds of its work once it is back, and some hundred megabytes.
@@ -31,6 +32,8 @@ pub struct Settings {
     pub kafka_security: Security,
     /// `WAYBILL_OPERATOR_ADDR`: where the operators' API listens.
     pub operator_addr: SocketAddr,
+    /// `WAYBILL_OPERATOR_PEERS`: other services' operator listeners, for stories told whole.
+    pub peers: Peers,
     /// `WAYBILL_RETRY_...`: how the consumer group retries.
     pub retry: Policy,
     /// `WAYBILL_OUTBOX_UNPUBLISHED_MAX`, `WAYBILL_OUTBOX_UNPUBLISHED_AGE_MS_MAX`.
@@ -109,6 +112,7 @@ impl Settings {
             kafka_security: Security::read(env),
             operator_addr: operator_addr(env, defaults.operator_addr),
             retry: Policy::read(env, &defaults.retry_topics),
+            peers: Peers::read(env),
             outbox: OutboxBound::read(env),
             retention: Retention::read(env),
             faults: Faults::read(env),
@@ -195,6 +199,7 @@ mod tests {
     fn every_mistake_is_named() {
         let (_, mistakes) = read(&[
             ("WAYBILL_OPERATOR_ADDR", "9083"),
+            ("WAYBILL_OPERATOR_PEERS", "inventory"),
             ("WAYBILL_OUTBOX_UNPUBLISHED_MAX", "0"),
             ("WAYBILL_OUTBOX_UNPUBLISHED_AGE_MS_MAX", "-1"),
             ("WAYBILL_FAULTS", "always"),

@@ -7,6 +7,7 @@ pub mod envelope;
 pub mod headers;
 pub mod message;
 pub mod partitioner;
+pub mod reader;
 pub mod record;
 pub mod security;
 pub mod topics;

@@ -271,7 +271,8 @@ async fn known(admin: &AdminClient<DefaultClientContext>, topic: &str, partition
     let started = Instant::now();
     loop {
         let metadata = admin.inner().fetch_metadata(Some(topic), BROKER_WAIT).expect("Kafka's metadata");
-        let led = metadata.topics().iter().flat_map(|found| found.partitions()).filter(|one| one.leader() >= 0);
+        let led =
+            metadata.topics().iter().flat_map(|found| found.partitions()).filter(|one| one.leader() >= 0);
         if led.count() == usize::try_from(partitions).expect("topics have some partitions") {
             return;
         }

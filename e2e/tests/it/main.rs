@@ -8,6 +8,7 @@ mod clocks;
 mod crashes;
 mod deliveries;
 mod denied;
+mod explained;
 mod faults;
 mod hang_ups;
 mod independent;

@@ -22,6 +22,7 @@ pub(crate) use topics::{Topics, TopicsOptions, TopicsVerb};
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
+use waybill_messaging::reader::{Patience, ReadError, Reader};
 
 use crate::exit::EXIT_CODES;
 
@@ -78,6 +79,13 @@ pub(crate) struct Kafka {
     /// Put before every topic name as it is: `t1.` makes t1.orders.events
     #[arg(long, env = "WAYBILL_TOPIC_PREFIX", default_value = "")]
     pub(crate) prefix: String,
+}
+
+impl Kafka {
+    /// A reader of its topics.
+    pub(crate) fn reader(&self) -> Result<Reader, ReadError> {
+        Reader::new(&self.bootstrap_servers, "waybillctl", Patience::default())
+    }
 }
 
 /// How a result is printed.

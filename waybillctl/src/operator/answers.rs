@@ -306,10 +306,8 @@ pub(crate) struct Saga {
     pub(crate) log: Vec<SagaLine>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(crate) struct SagaLine {
-    /// Where several sagas are told together.
-    pub(crate) saga: Option<String>,
     pub(crate) number: i64,
     pub(crate) at: String,
     pub(crate) entry: Value,

@@ -8,6 +8,7 @@ use reqwest::{Client, Method, RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use waybill_explain::Source;
 
 /// How long one answer may take: a dry run handles a hundred dead letters in it.
 const REQUEST_MS_MAX: u64 = 60_000;
@@ -205,6 +206,18 @@ impl Service {
             }
             status => bail!("{name} refused {} with {status}: {}", path.join("/"), problem.text()),
         }
+    }
+}
+
+impl Source for Service {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn facts(&self, correlation_id: &str, message_ids: &str) -> Result<Value, String> {
+        let ids = Some(message_ids).filter(|ids| !ids.is_empty());
+        let query: Vec<_> = ids.map(|ids| ("message_ids", ids.to_owned())).into_iter().collect();
+        self.get(&["facts", correlation_id], &query).await.map_err(|error| format!("{error:#}"))
     }
 }
 

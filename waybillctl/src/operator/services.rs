@@ -14,6 +14,8 @@ const TOKEN: &str = "WAYBILL_TOKEN";
 /// Those that are asked.
 pub(crate) struct Services {
     all: Vec<Service>,
+    /// Names of those that `--service` leaves out.
+    left_out: Vec<String>,
 }
 
 /// Something that lies at one service.
@@ -33,12 +35,18 @@ impl Services {
             all.push(Service::new(name.trim(), url.trim(), &token)?);
         }
         ensure!(!all.is_empty(), "no service is named; --operator-urls is orders=http://127.0.0.1:9083,...");
+        let mut left_out = Vec::new();
         if let Some(only) = &options.service {
-            let names: Vec<String> = all.iter().map(|service| service.name().to_owned()).collect();
+            left_out.extend(all.iter().map(|service| service.name().to_owned()).filter(|name| name != only));
             all.retain(|service| service.name() == only);
-            ensure!(!all.is_empty(), "--service {only} is none of {}", names.join(", "));
+            ensure!(!all.is_empty(), "--service {only} is none of {}", left_out.join(", "));
         }
-        Ok(Self { all })
+        Ok(Self { all, left_out })
+    }
+
+    /// Names of those that are not asked, by the operator's own choice.
+    pub(crate) fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     pub(crate) fn all(&self) -> &[Service] {

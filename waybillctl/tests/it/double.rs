@@ -56,6 +56,11 @@ impl Double {
         self
     }
 
+    /// Takes back what was said of this.
+    pub(crate) fn forget(&self, what: &str) {
+        self.inside.lock().unwrap().answers.remove(what);
+    }
+
     /// A list of one page.
     pub(crate) fn lists(&self, what: &str, items: Value) -> &Self {
         self.says(what, json!({"items": items, "next_cursor": null}))

@@ -122,3 +122,23 @@ async fn an_order_that_nobody_knows_is_an_error() {
         text(&run.stderr)
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_not_asked_is_said() {
+    let doubles = doubles("").await;
+    let here = ["order", "explain", ORDER, "--without-kafka"];
+    let run = doubles.ctl(&[&here[..], &["--service", "orders"]].concat());
+    assert_eq!(run.status.code(), Some(0), "it was the operator's own choice: {}", text(&run.stderr));
+    for name in ["inventory", "payments"] {
+        let said = format!("\nNOT ASKED: {name}: left out by --service");
+        assert!(text(&run.stdout).contains(&said), "{}", text(&run.stdout));
+    }
+
+    doubles.payments.forget(&format!("GET /facts/{ORDER}"));
+    doubles.payments.says_with(&format!("GET /facts/{ORDER}"), 503, json!({"detail": "starting"}));
+    let run = doubles.ctl(&[&here[..], &["--json"]].concat());
+    assert_eq!(run.status.code(), Some(1), "what could not be looked at may be there");
+    let story: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!((&story["complete"], &story["not_asked"][0]["service"]), (&json!(false), &json!("payments")));
+    assert!(story["not_asked"][0]["why"].as_str().unwrap().contains("starting"), "{story}");
+}

@@ -59,11 +59,20 @@ pub(super) async fn facts(
     Path(correlation_id): Path<Uuid>,
     Query(query): Query<FactsQuery>,
 ) -> Result<Json<FactsBody>, ApiError> {
-    let ids = message_ids(query.message_ids.as_deref().unwrap_or_default())?;
+    body(&operated, correlation_id, query.message_ids.as_deref().unwrap_or_default()).await.map(Json)
+}
+
+/// The same for `/explain`.
+pub(super) async fn body(
+    operated: &Operated,
+    correlation_id: Uuid,
+    ids: &str,
+) -> Result<FactsBody, ApiError> {
+    let ids = message_ids(ids)?;
     let facts = facts::facts(&operated.pool, correlation_id, &ids).await.map_err(refused)?;
     let idempotency = idempotency::keys_of(&operated.pool, correlation_id).await?;
-    let (sagas, saga_log) = sagas(&operated, correlation_id).await?;
-    Ok(Json(FactsBody { service: operated.service, facts, idempotency, sagas, saga_log }))
+    let (sagas, saga_log) = sagas(operated, correlation_id).await?;
+    Ok(FactsBody { service: operated.service, facts, idempotency, sagas, saga_log })
 }
 
 fn message_ids(text: &str) -> Result<Vec<Uuid>, ApiError> {

@@ -8,6 +8,7 @@ mod access;
 mod audit;
 mod bodies;
 mod dead_letters;
+mod explain;
 mod facts;
 mod listed;
 mod openapi;
@@ -29,6 +30,7 @@ use waybill_http::auth::Verifier;
 use waybill_http::serve::Limits;
 use waybill_outbox::operate::dry_run::DryRun;
 
+pub use self::explain::Explainer;
 pub use self::openapi::document;
 pub use self::refusals::{refused, saga_refused};
 pub use self::sagas::{SagaDesk, SagaFuture};
@@ -51,6 +53,8 @@ pub struct Operated {
     pub dry_run: Arc<dyn DryRun>,
     /// Its sagas, when it has some.
     pub sagas: Option<Arc<dyn SagaDesk>>,
+    /// What whole stories are told from.
+    pub explainer: Explainer,
 }
 
 /// The bounds of the operators' listener.

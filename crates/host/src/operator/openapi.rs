@@ -6,7 +6,7 @@ use utoipa::{IntoParams, OpenApi as _, ToSchema};
 use uuid::Uuid;
 use waybill_http::openapi::Common;
 
-use super::{audit, dead_letters, facts, outbox, parked, replays, sagas, values};
+use super::{audit, dead_letters, explain, facts, outbox, parked, replays, sagas, values};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -20,7 +20,8 @@ use super::{audit, dead_letters, facts, outbox, parked, replays, sagas, values};
         dead_letters::dry_run, dead_letters::edit, values::values, values::edit_many, dead_letters::discard,
         replays::create, replays::list, replays::show, replays::pause, replays::resume, replays::cancel,
         parked::list, parked::show, outbox::status, outbox::republish,
-        sagas::list, sagas::show, sagas::retry, sagas::skip, sagas::abandon, facts::facts, audit::list,
+        sagas::list, sagas::show, sagas::retry, sagas::skip, sagas::abandon, facts::facts, explain::explain,
+        audit::list,
     ),
     modifiers(&Common)
 )]

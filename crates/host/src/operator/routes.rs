@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::routing::{get, post};
 
-use super::{Operated, audit, dead_letters, facts, outbox, parked, replays, sagas, values};
+use super::{Operated, audit, dead_letters, explain, facts, outbox, parked, replays, sagas, values};
 
 pub(super) fn all() -> Router<Operated> {
     Router::new().nest("/operator/v1", letters().merge(rest()))
@@ -39,5 +39,6 @@ fn rest() -> Router<Operated> {
         .route("/sagas/{name}/{key}/skip", post(sagas::skip))
         .route("/sagas/{name}/{key}/abandon", post(sagas::abandon))
         .route("/facts/{correlation_id}", get(facts::facts))
+        .route("/explain/{correlation_id}", get(explain::explain))
         .route("/audit", get(audit::list))
 }

@@ -9,8 +9,9 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use tokio::net::TcpListener;
 use uuid::Uuid;
+use waybill_host::Peers;
 use waybill_host::faults::{Faults, Faulty};
-use waybill_host::operator::{self, Operated};
+use waybill_host::operator::{self, Explainer, Operated};
 use waybill_http::auth::Verifier;
 use waybill_http::serve::{Limits, serve};
 use waybill_messaging::codec::CodecError;
@@ -82,6 +83,15 @@ impl Desk {
 
     /// With failures on purpose.
     pub(crate) async fn failing(hint: &str, faults: Faults) -> Self {
+        Self::start(hint, faults, Peers::default()).await
+    }
+
+    /// With other services to ask for stories.
+    pub(crate) async fn with_peers(hint: &str, peers: Peers) -> Self {
+        Self::start(hint, Faults::default(), peers).await
+    }
+
+    async fn start(hint: &str, faults: Faults, peers: Peers) -> Self {
         let database = TestDatabase::create(hint).await;
         database.migrate(&[&waybill_outbox::MIGRATIONS, &waybill_http::MIGRATIONS]).await;
         sqlx::query("create table things (key text, body text)").execute(&database.pool).await.unwrap();
@@ -90,7 +100,9 @@ impl Desk {
         let tokens = Tokens::new();
         let jwks = tokens.jwks_path().to_str().unwrap().to_owned();
         let verifier = Verifier::load(&jwks, Tokens::ISSUER, Tokens::AUDIENCE).await.unwrap();
-        let operated = Operated { service: "things", pool, dry_run: processor.dry_run(), sagas: None };
+        let explainer = Explainer::new(peers, "127.0.0.1:1");
+        let operated =
+            Operated { service: "things", pool, dry_run: processor.dry_run(), sagas: None, explainer };
         let router = operator::router(operated, Arc::new(verifier));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/operator/v1", listener.local_addr().unwrap());

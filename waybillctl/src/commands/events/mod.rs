@@ -9,12 +9,12 @@ use std::ops::ControlFlow;
 use anyhow::Context as _;
 use waybill_events::topics::topic;
 use waybill_messaging::codec::untyped::Schemas;
+use waybill_messaging::reader::Range;
 use waybill_messaging::record::Record;
 
 use crate::cli::{Events, EventsVerb, Get, Look, Tail};
 use crate::contract;
 use crate::exit::Exit;
-use crate::kafka::{Range, Reader};
 use crate::output;
 
 /// Records of each partition that `tail` looks back: what it shows is found in one fetch or two.
@@ -47,7 +47,7 @@ fn topics(named: &[String], prefix: &str) -> Vec<String> {
 
 async fn get(options: Get) -> anyhow::Result<Exit> {
     let mut shower = Shower::new(options.look)?;
-    let reader = Reader::new(&options.kafka)?;
+    let reader = options.kafka.reader()?;
     let mut ranges = Vec::new();
     for topic in topics(&options.topics, &options.kafka.prefix) {
         ranges.extend(reader.ranges(&topic, options.filter.partition)?);
@@ -59,7 +59,7 @@ async fn get(options: Get) -> anyhow::Result<Exit> {
     }
     let mut looked_at: u64 = 0;
     let mut shown: u64 = 0;
-    let read = reader.read(&ranges, |record| {
+    let read = reader.read::<anyhow::Error>(&ranges, |record| {
         if shown >= options.limit {
             return Ok(ControlFlow::Break(()));
         }
@@ -89,7 +89,7 @@ fn offset_is_there(range: &Range, offset: i64) -> anyhow::Result<()> {
 
 async fn tail(options: Tail) -> anyhow::Result<Exit> {
     let mut shower = Shower::new(options.look)?;
-    let reader = Reader::new(&options.kafka)?;
+    let reader = options.kafka.reader()?;
     let mut ranges = Vec::new();
     for topic in topics(&options.topics, &options.kafka.prefix) {
         ranges.extend(reader.ranges(&topic, options.filter.partition)?);
@@ -101,7 +101,7 @@ async fn tail(options: Tail) -> anyhow::Result<Exit> {
     }
     let mut found: Vec<Record> = Vec::new();
     if options.lines > 0 {
-        let read = reader.read(&ranges, |record| {
+        let read = reader.read::<anyhow::Error>(&ranges, |record| {
             if lines::fits(&options.filter, &record) {
                 found.push(record);
             }
@@ -119,7 +119,7 @@ async fn tail(options: Tail) -> anyhow::Result<Exit> {
         output::progress(&format!("{} shown of the last in {at} partitions", found.len().min(lines)));
         return Ok(shower.exit());
     }
-    let following = reader.follow(&ends, |record| {
+    let following = reader.follow::<anyhow::Error>(&ends, |record| {
         if lines::fits(&options.filter, &record) {
             shower.show(&record)?;
         }

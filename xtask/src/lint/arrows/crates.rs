@@ -11,21 +11,22 @@ const MECHANISM: [&str; 8] =
     ["host", "saga", "outbox", "messaging", "telemetry", "runtime", "http", "events"];
 
 /// Each member's folder with the members of `crates/` that it may use. A service may use all of the mechanism.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("services/orders", &MECHANISM),
     ("services/inventory", &MECHANISM),
     ("services/payments", &MECHANISM),
     ("outbox-relay", &["messaging", "runtime", "telemetry", "http"]),
     ("crates/events", &["messaging"]),
-    ("crates/host", &["http", "saga", "outbox", "messaging", "telemetry", "runtime"]),
+    ("crates/host", &["http", "saga", "outbox", "explain", "messaging", "telemetry", "runtime"]),
     ("crates/saga", &["outbox", "messaging", "telemetry", "runtime"]),
     ("crates/outbox", &["messaging", "telemetry", "runtime"]),
+    ("crates/explain", &["messaging"]),
     ("crates/messaging", &["telemetry", "runtime"]),
     ("crates/http", &["telemetry", "runtime"]),
     ("crates/telemetry", &[]),
     ("crates/runtime", &[]),
     ("crates/testkit", &[]),
-    ("waybillctl", &["messaging", "events", "runtime", "telemetry"]),
+    ("waybillctl", &["explain", "messaging", "events", "runtime", "telemetry"]),
     ("e2e", &["testkit", "events"]),
     ("bench", &["testkit", "outbox", "messaging", "runtime"]),
     ("xtask", &[]),

@@ -5,16 +5,17 @@ use std::collections::HashMap;
 use chrono::DateTime;
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
-use super::facts::{Facts, Said, Story};
-use super::places::Places;
-use super::steps::{Step, between_ms, word};
-use crate::operator::answers::SagaLine;
+use crate::facts::{Facts, SagaLine, Said};
+use crate::places::Places;
+use crate::steps::{Step, between_ms, word};
+use crate::story::Story;
 
 /// What kind of thing happened. In this order where the times are the same: what is one transaction has one time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum What {
+pub enum What {
     /// A request that was accepted.
     Command,
     /// A group took a message.
@@ -32,21 +33,26 @@ pub(super) enum What {
 }
 
 /// One thing that happened.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Entry {
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Entry {
     /// RFC 3339.
-    pub(super) at: String,
-    pub(super) what: What,
-    pub(super) service: String,
-    pub(super) title: String,
-    pub(super) detail: Value,
+    pub at: String,
+    /// What kind of thing.
+    pub what: What,
+    /// Where.
+    pub service: String,
+    /// In a sentence.
+    pub title: String,
+    /// Ids, numbers and places, by the kind of thing.
+    pub detail: Value,
     /// Its place in the order: microseconds since the epoch.
     #[serde(skip)]
+    #[schema(ignore)]
     order: i64,
 }
 
 /// Oldest first.
-pub(super) fn of(story: &Story, places: &Places, steps: &[Step]) -> Vec<Entry> {
+pub(crate) fn of(story: &Story, places: &Places, steps: &[Step]) -> Vec<Entry> {
     // The first one counts: the main topic's row of a message is older than those of its retries.
     let mut said: HashMap<&str, &Said> = HashMap::new();
     for (_, row) in story.said() {

@@ -3,27 +3,33 @@
 use chrono::DateTime;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
-use super::facts::Story;
+use crate::story::Story;
 
 /// A step or its compensation, from its first command to its answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Step {
-    pub(super) saga: String,
-    pub(super) step: String,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Step {
+    /// Which saga.
+    pub saga: String,
+    /// Its step.
+    pub step: String,
     /// The step or its compensation, in the saga's words.
-    pub(super) phase: String,
-    pub(super) attempts: u64,
-    pub(super) sent_at: String,
-    pub(super) answered_at: Option<String>,
+    pub phase: String,
+    /// How often its command was sent.
+    pub attempts: u64,
+    /// When it was sent first, RFC 3339.
+    pub sent_at: String,
+    /// When its answer was heard.
+    pub answered_at: Option<String>,
     /// From the first command to the answer.
-    pub(super) latency_ms: Option<i64>,
+    pub latency_ms: Option<i64>,
     /// What the answer says.
-    pub(super) outcome: Option<Value>,
+    pub outcome: Option<Value>,
 }
 
 /// Every step of every saga, in the order in which they began.
-pub(super) fn of(story: &Story) -> Vec<Step> {
+pub(crate) fn of(story: &Story) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for line in story.parts.iter().flat_map(|part| &part.saga_log) {
         let saga = line.saga.as_deref().unwrap_or_default();
@@ -68,7 +74,7 @@ impl Step {
 }
 
 /// A name in the log: a text, or the one member of an object.
-pub(super) fn word(value: &Value) -> String {
+pub(crate) fn word(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Object(object) => object.keys().next().cloned().unwrap_or_default(),
@@ -78,7 +84,7 @@ pub(super) fn word(value: &Value) -> String {
 }
 
 /// Milliseconds from one time to another.
-pub(super) fn between_ms(from: &str, to: &str) -> Option<i64> {
+pub(crate) fn between_ms(from: &str, to: &str) -> Option<i64> {
     let from = DateTime::parse_from_rfc3339(from).ok()?;
     Some((DateTime::parse_from_rfc3339(to).ok()? - from).num_milliseconds())
 }
