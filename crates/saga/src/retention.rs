@@ -1,4 +1,6 @@
 //! Ended sagas and their logs are deleted after their time, in small transactions; a live one never is.
+//!
+//! `saga_horizon` tells up to when: a saga that is missing had ended before it, or never was.
 
 use std::time::Duration;
 
@@ -44,15 +46,17 @@ impl Retention {
 }
 
 /// Deletes sagas of every name that ended longer ago than this, with their logs; returns how many. What is more than a
-/// million waits for the next call. Stuck sagas have not ended: they are kept however old they are.
+/// million waits for the next call. Stuck sagas have not ended: they are kept however old they are, and with a saga that
+/// is kept all others of its key are.
 ///
 /// # Errors
 /// What the database said; trying again is harmless.
 pub async fn prune(pool: &PgPool, retention: Retention) -> Result<u64, sqlx::Error> {
     let age = PgInterval::try_from(retention.0).map_err(sqlx::Error::Encode)?;
+    let cut = store::horizon_advance(pool, &age).await?;
     let mut pruned = 0;
     for _ in 0..TRANSACTIONS_MAX {
-        let gone = store::ended_delete(pool, &age, SAGAS_PER_TRANSACTION_MAX).await?;
+        let gone = store::ended_delete(pool, cut, SAGAS_PER_TRANSACTION_MAX).await?;
         pruned += gone.unsigned_abs();
         if gone < SAGAS_PER_TRANSACTION_MAX {
             break;

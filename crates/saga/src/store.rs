@@ -1,7 +1,8 @@
 //! All SQL of the sagas: one statement per function, each for many instances at once.
 
+mod ended;
+
 use chrono::{DateTime, Utc};
-use sqlx::postgres::types::PgInterval;
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{FromRow, PgExecutor, Row as _};
 use uuid::Uuid;
@@ -9,6 +10,8 @@ use uuid::Uuid;
 use crate::operate::{Row, SagaFilter};
 use crate::state::Status;
 use crate::stepping::LogRows;
+
+pub(crate) use self::ended::{ended_delete, horizon_advance};
 
 /// The relay whose position tells what is published.
 const RELAY_NAME: &str = "default";
@@ -298,29 +301,6 @@ pub(crate) async fn log_newest(
     .bind(key)
     .bind(limit)
     .fetch_all(pool)
-    .await
-}
-
-/// Deletes some sagas that ended longer ago than `age`, with their logs; returns how many.
-pub(crate) async fn ended_delete(pool: &PgPool, age: &PgInterval, limit: i64) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "with old as materialized (
-            select saga, key from saga_instances
-            -- The first condition finds the rows (brin); the second is the promise.
-            where created_at < now() - $1 and updated_at < now() - $1
-              and status in ('completed', 'compensated', 'abandoned')
-            limit $2
-            for update skip locked
-         ), instances as (
-            delete from saga_instances i using old where i.saga = old.saga and i.key = old.key
-         ), entries as (
-            delete from saga_log l using old where l.saga = old.saga and l.key = old.key
-         )
-         select count(*) from old",
-    )
-    .bind(age)
-    .bind(limit)
-    .fetch_one(pool)
     .await
 }
 

@@ -96,6 +96,43 @@ async fn verify_allows_for_topics_that_begin_later_once_their_time_is_over() {
     invariants::hold(&system, &shop.accepted()).await;
 }
 
+/// Sagas are deleted after their time, orders stay: they are told, and their books are held as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_allows_for_deleted_sagas_and_still_holds_the_books_of_their_orders() {
+    let mut system = System::start_with("e2e_pruned", &[("WAYBILL_SAGA_RETENTION_DAYS", "1")]).await;
+    let shop = Shop::new(&system);
+    shop.product("tea", 700, 100).await;
+    orders(&shop).await;
+    let accepted = shop.accepted();
+    invariants::hold(&system, &accepted).await;
+
+    let old = "update saga_instances set created_at = created_at - interval '2 days', updated_at = updated_at - interval '2 days';
+               update orders set updated_at = updated_at - interval '2 days'";
+    sqlx::raw_sql(old).execute(&system.orders_db.pool).await.unwrap();
+    System::restart(&mut system.orders).await;
+    eventually_named("old sagas to be deleted", DROP_TIMEOUT, async || {
+        let left: i64 = sqlx::query_scalar("select count(*) from saga_instances")
+            .fetch_one(&system.orders_db.pool)
+            .await
+            .unwrap();
+        (left == 0).then_some(())
+    })
+    .await;
+    let pruned = system.verify().await;
+    assert_eq!(pruned.code, Some(0), "{}", pruned.output);
+    told(&pruned, "orders whose sagas ended so long ago that they are deleted");
+    assert!(!pruned.output.contains("orders under way"), "{}", pruned.output);
+    judged(&pruned, "books", accepted.len());
+
+    // Their money is still looked at; and a young order without its saga is as wrong as ever.
+    let lost = "update payments set refunded_minor = captured_minor where state = 'captured'";
+    sqlx::query(lost).execute(&system.payments_db.pool).await.unwrap();
+    broken(&system.verify().await, "books");
+    let young = "update orders set updated_at = now() where status = 'CONFIRMED'";
+    sqlx::query(young).execute(&system.orders_db.pool).await.unwrap();
+    broken(&system.verify().await, "sagas");
+}
+
 /// One that is confirmed, which is returned, one that is rejected, one that is cancelled.
 async fn orders(shop: &Shop<'_>) -> String {
     let confirmed = shop.order(&[("tea", 2)], "tok_approve").await;
@@ -195,6 +232,13 @@ fn told(verified: &Verified, reason: &str) {
     let checks = verified.report["checks"].as_array().unwrap();
     let counted = |check: &Value| check["not_judged"][reason].as_u64().unwrap_or_default();
     assert!(checks.iter().map(counted).sum::<u64>() > 0, "no {reason}: {}", verified.output);
+}
+
+/// It judged so many under this promise.
+fn judged(verified: &Verified, promise: &str, count: usize) {
+    let checks = verified.report["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["name"] == promise).unwrap();
+    assert_eq!(check["judged"], count, "{}", verified.output);
 }
 
 /// It found this promise broken.

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection, SqlSafeStr};
 use uuid::Uuid;
 
 use super::Around;
 use super::databases::Owner;
 use super::report::Check;
+use super::sagas::GONE;
 
 /// What looks wrong is remembered and looked at once more; far more of it than anybody reads.
 const CANDIDATES_MAX: usize = 10_000;
@@ -24,6 +25,8 @@ struct Order {
     version: i64,
     /// `SKUxPIECES` of each line, sorted.
     lines: Option<String>,
+    /// An operator has ended one of its sagas as it stood, and settled the rest by hand.
+    abandoned: bool,
     /// Its sagas have ended by themselves, so that every participant has answered for the last time.
     settled: bool,
 }
@@ -48,15 +51,23 @@ struct Reservation {
     lines: Option<String>,
 }
 
-const ORDERS: &str = "select o.id, o.status, o.total_minor, o.currency, o.version,
+/// What an operator abandoned is known from the audit when the saga itself is deleted.
+fn orders() -> String {
+    format!(
+        "select o.id, o.status, o.total_minor, o.currency, o.version,
        (select string_agg(l.sku || 'x' || l.quantity, ',' order by l.sku collate \"C\") from order_lines l where l.order_id = o.id)
            as lines,
-       o.status in ('CONFIRMED', 'REJECTED', 'CANCELLED') and coalesce(p.status in ('completed', 'compensated'), false)
-           and coalesce(c.status in ('completed', 'compensated'), true) as settled
+       coalesce(p.status = 'abandoned', false) or coalesce(c.status = 'abandoned', false) or a.key is not null as abandoned,
+       (o.status in ('CONFIRMED', 'REJECTED', 'CANCELLED') and coalesce(p.status in ('completed', 'compensated'), false)
+           and coalesce(c.status in ('completed', 'compensated'), true)) or {GONE} as settled
 from orders o
 left join saga_instances p on p.saga = 'place-order' and p.key = o.id
 left join saga_instances c on c.saga = 'cancel-order' and c.key = o.id
-order by o.id";
+left join (select distinct split_part(target, '/', 2) as key from operator_audit where action = 'sagas.abandon') a
+    on a.key = o.id::text
+order by o.id"
+    )
+}
 const PAYMENTS: &str = "select order_id as id, count(*) as attempts, string_agg(state, '+' order by attempt) as state,
        sum(captured_minor)::bigint as captured, sum(refunded_minor)::bigint as refunded, max(currency) as currency,
        bool_or(due_at is not null) as moves
@@ -78,7 +89,7 @@ pub(crate) async fn check(around: &Around<'_>) -> anyhow::Result<Check> {
     let mut orders_conn = around.databases.look(Owner::Orders).await?;
     let mut payments_conn = around.databases.look(Owner::Payments).await?;
     let mut inventory_conn = around.databases.look(Owner::Inventory).await?;
-    let mut orders = Merged::<Order>::start(ORDERS, &mut orders_conn, |row| row.id).await?;
+    let mut orders = Merged::<Order>::start(AssertSqlSafe(orders()), &mut orders_conn, |row| row.id).await?;
     let mut payments = Merged::<Payment>::start(PAYMENTS, &mut payments_conn, |row| row.id).await?;
     let mut reservations =
         Merged::<Reservation>::start(RESERVATIONS, &mut inventory_conn, |row| row.id).await?;
@@ -109,6 +120,10 @@ fn judge(
     let version = order.as_ref().map(|order| order.version);
     let wrong = match &order {
         None => Some("there is no such order".to_owned()),
+        Some(order) if order.abandoned => {
+            check.not_judged("orders whose saga an operator abandoned", 1);
+            return;
+        }
         Some(order) if !order.settled => {
             check.not_judged("orders under way", 1);
             return;
@@ -189,7 +204,7 @@ where
     T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> + Send + Unpin + 'c,
 {
     async fn start(
-        question: &'static str,
+        question: impl SqlSafeStr + 'c,
         conn: &'c mut PgConnection,
         id: fn(&T) -> Uuid,
     ) -> anyhow::Result<Self> {

@@ -145,3 +145,40 @@ async fn ended_sagas_go_after_their_time_and_no_live_one() {
         assert!(!desk.log(key).await.is_empty());
     }
 }
+
+/// Until when ended sagas may be missing, in whole days before now; `None` before anything was pruned.
+async fn horizon_days(desk: &Desk) -> Option<i32> {
+    let horizon = "select round(extract(epoch from now() - ended_before) / 86400)::int from saga_horizon";
+    sqlx::query_scalar(horizon).fetch_optional(desk.pool()).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_sagas_of_a_key_go_together_and_the_horizon_tells_up_to_when() {
+    let desk = Desk::open("saga_horizon", with_local_pivot()).await;
+    let [followed, alone] = desk.start(2).await[..] else { panic!("two") };
+    for key in [followed, alone] {
+        mend(&desk, key, Verb::Abandon).await.unwrap();
+    }
+    // A second saga of the first key, of another name, that is still at work.
+    let follows =
+        "insert into saga_instances (saga, key, version, status, state, data, sequences, correlation_id)
+                   select 'return', key, version, 'stuck', state, data, sequences, correlation_id
+                   from saga_instances where key = $1";
+    sqlx::query(follows).bind(followed).execute(desk.pool()).await.unwrap();
+    let older = "update saga_instances set created_at = created_at - interval '9 days', updated_at = updated_at - interval '8 days'";
+    sqlx::query(older).execute(desk.pool()).await.unwrap();
+    assert_eq!(horizon_days(&desk).await, None);
+    let days = |days: u64| Retention(Duration::from_secs(days * 86_400));
+
+    assert_eq!(retention::prune(desk.pool(), days(7)).await.unwrap(), 1);
+    assert_eq!((desk.log(alone).await.len(), horizon_days(&desk).await), (0, Some(7)));
+    assert!(!desk.log(followed).await.is_empty(), "its saga is kept while the one that follows lives");
+
+    // Ended, but not long enough ago: still both; the horizon does not go back.
+    let ends = "update saga_instances set status = 'completed', updated_at = now() where saga = 'return'";
+    sqlx::query(ends).execute(desk.pool()).await.unwrap();
+    assert_eq!(retention::prune(desk.pool(), days(8)).await.unwrap(), 0);
+    assert_eq!(horizon_days(&desk).await, Some(7));
+    sqlx::query(older).execute(desk.pool()).await.unwrap();
+    assert_eq!(retention::prune(desk.pool(), days(7)).await.unwrap(), 2);
+}
