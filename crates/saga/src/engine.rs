@@ -165,6 +165,11 @@ impl<'a, D> Here<'a, D> {
     }
 
     /// "Not now" from a retriable step or a compensation.
+    ///
+    /// A failure that was said of an earlier attempt and comes late counts too. Nothing in a reply tells the attempt for
+    /// certain: a participant answers a repeated command with the reply it has stored, whose cause may be any of them. What
+    /// it said holds for the natural key, not for one command. At worst a back-off begins, or an operator is called, some
+    /// attempts early; a later "done" still moves the saga on.
     fn failure(&self, why: &str) -> Transition {
         match self.state {
             State::Acting { wait: Wait::BackOff, .. } | State::Compensating { wait: Wait::BackOff, .. } => {

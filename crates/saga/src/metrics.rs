@@ -31,7 +31,7 @@ impl Metrics {
             ignored: counter_vec("saga_ignored_total", "Late, repeated or misplaced inputs.", &["saga"]),
             overdue: counter_vec(
                 "saga_overdue_total",
-                "Sagas past their deadline and their pivot.",
+                "Sagas past their deadline that could no longer turn round.",
                 &["saga"],
             ),
             stuck: int_gauge_vec("saga_stuck", "Sagas that wait for an operator.", &["saga"]),

@@ -240,7 +240,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
         stored.into_iter().next().map(|row| self.parse(row)).transpose()
     }
 
-    /// What is due by the database's clock, as the inputs of [`Self::advance`], which is to follow in the same transaction:
+    /// What is due by the database's clock: the inputs of [`Self::advance`], which is to follow in the same transaction:
     /// the instances are locked. At most `limit` are looked at; instances locked by others are passed over, and so are those on
     /// versions this runner does not hold.
     ///
@@ -250,23 +250,17 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
     ///
     /// # Errors
     /// [`SagaError::Database`].
-    pub async fn sweep_deadlines(
-        &self,
-        conn: &mut PgConnection,
-        limit: u32,
-    ) -> Result<Vec<(Uuid, Input, Cause)>, SagaError> {
+    pub async fn sweep_deadlines(&self, conn: &mut PgConnection, limit: u32) -> Result<Due, SagaError> {
         let versions: Vec<i32> =
             self.definitions.keys().filter_map(|version| i32::try_from(*version).ok()).collect();
-        let due = store::deadlines_sweep(conn, self.saga, &versions, i64::from(limit))
+        let (woken, due) = store::deadlines_sweep(conn, self.saga, &versions, i64::from(limit))
             .await
             .map_err(SagaError::database(self.saga, "sweeping deadlines"))?;
-        Ok(due
-            .into_iter()
-            .map(|due| {
-                let input = if due.saga_due { Input::SagaDeadline } else { Input::Deadline };
-                (due.key, input, cause(due.correlation_id, due.traceparent.as_deref()))
-            })
-            .collect())
+        let inputs = due.into_iter().map(|due| {
+            let input = if due.saga_due { Input::SagaDeadline } else { Input::Deadline };
+            (due.key, input, cause(due.correlation_id, due.traceparent.as_deref()))
+        });
+        Ok(Due { inputs: inputs.collect(), looked_at: usize::try_from(woken).unwrap_or_default() })
     }
 
     /// Sets the gauge `saga_stuck` from the table; the sweeper does it regularly.
@@ -307,7 +301,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
                 ),
                 Effect::Overdue => tracing::warn!(
                     saga = self.saga, %key,
-                    "saga is past its deadline and its pivot: it goes on, slower than it should"
+                    "saga is past its deadline and can no longer turn round: it goes on, slower than it should"
                 ),
                 Effect::Finished(ending) => {
                     tracing::debug!(saga = self.saga, %key, ?ending, "saga ended");
@@ -319,6 +313,16 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
 }
 
 /// What messages made by a deadline name as their cause: the saga's own story.
+/// What a look at the deadlines found.
+#[derive(Debug)]
+pub struct Due {
+    /// What fires.
+    pub inputs: Vec<(Uuid, Input, Cause)>,
+    /// How many instances were looked at: those that fire, and those that were pushed on. As many as the limit: there may
+    /// be more.
+    pub looked_at: usize,
+}
+
 fn cause(correlation_id: Uuid, traceparent: Option<&str>) -> Cause {
     Cause { correlation_id, causation_id: None, trace: traceparent.and_then(TraceContext::parse) }
 }

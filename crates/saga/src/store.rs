@@ -162,14 +162,15 @@ pub(crate) async fn instances_save(
     .await
 }
 
-/// Wakes instances whose time has come, locks those whose deadline fires and returns them; the others are pushed on.
+/// Wakes instances whose time has come, locks those whose deadline fires and returns them; the others are pushed on. Also
+/// returns how many were woken.
 pub(crate) async fn deadlines_sweep(
     conn: &mut PgConnection,
     saga: &str,
     versions: &[i32],
     limit: i64,
-) -> Result<Vec<Due>, sqlx::Error> {
-    sqlx::query_as(
+) -> Result<(i64, Vec<Due>), sqlx::Error> {
+    let rows = sqlx::query(
         "with relay as materialized (
             select position_from from outbox_relay where name = $4
          ), woken as materialized (
@@ -207,14 +208,25 @@ pub(crate) async fn deadlines_sweep(
             from pushed p
             where i.saga = $1 and i.key = any(array(select key from pushed)) and i.key = p.key
          )
-         select key, saga_due, correlation_id, traceparent from woken where due and not gated order by key",
+         -- One row at least: also a sweep in which nothing fires tells how many it woke.
+         select (select count(*) from woken) as woken, w.key, w.saga_due, w.correlation_id, w.traceparent
+         from (values (1)) as always left join woken w on w.due and not w.gated
+         order by w.key",
     )
     .bind(saga)
     .bind(versions)
     .bind(limit)
     .bind(RELAY_NAME)
     .fetch_all(conn)
-    .await
+    .await?;
+    let woken = rows.first().map_or(Ok(0), |row| row.try_get("woken"))?;
+    let mut due = Vec::new();
+    for row in &rows {
+        if row.try_get::<Option<Uuid>, _>("key")?.is_some() {
+            due.push(Due::from_row(row)?);
+        }
+    }
+    Ok((woken, due))
 }
 
 /// Leaves an instance alone for a while: its deadline fires, but taking it fails.

@@ -16,7 +16,7 @@ use waybill_runtime::retry::Backoff;
 
 use crate::error::SagaError;
 use crate::instance::Advanced;
-use crate::runner::Runner;
+use crate::runner::{Due, Runner};
 use crate::store;
 
 /// Pause between two sweeps that found little: deadlines are seconds, a quarter of one more does not matter.
@@ -87,9 +87,10 @@ where
     let mut sweeps: u32 = 0;
     while !shutdown.is_requested() {
         let pause = match sweep_or_singly(&pool, runner, topic_prefix, apply).await {
-            Ok(fired) => {
+            Ok(swept) => {
                 backoff.reset();
-                if fired >= SWEEP_INSTANCES_MAX as usize {
+                // Also when nothing fired: those that wait for the relay are pushed on, and others stand behind them.
+                if swept.looked_at >= SWEEP_INSTANCES_MAX as usize {
                     Duration::ZERO
                 } else {
                     Duration::from_millis(SWEEP_INTERVAL_MS)
@@ -111,7 +112,16 @@ where
     }
 }
 
-/// One sweep: fires what is due, in one transaction, and returns how many instances that were.
+/// What a sweep did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Swept {
+    /// Instances that were looked at: those whose deadline fired, and those that were pushed on.
+    pub looked_at: usize,
+    /// Instances whose deadline fired.
+    pub fired: usize,
+}
+
+/// One sweep: fires what is due, in one transaction.
 ///
 /// # Errors
 /// [`SweepError`]; the transaction is rolled back.
@@ -120,13 +130,13 @@ pub async fn sweep<D, A>(
     runner: &Runner<D>,
     topic_prefix: &str,
     apply: &A,
-) -> Result<usize, SweepError>
+) -> Result<Swept, SweepError>
 where
     D: Serialize + DeserializeOwned + Clone + Send + Sync,
     A: Apply<D>,
 {
     let mut tx = pool.begin().await?;
-    let due = runner.sweep_deadlines(&mut tx, SWEEP_INSTANCES_MAX).await?;
+    let Due { inputs: due, looked_at } = runner.sweep_deadlines(&mut tx, SWEEP_INSTANCES_MAX).await?;
     let fired = due.len();
     if fired > 0 {
         failpoints::reach("deadlines_taken");
@@ -143,7 +153,7 @@ where
     if fired > 0 {
         failpoints::reach("deadlines_committed");
     }
-    Ok(fired)
+    Ok(Swept { looked_at, fired })
 }
 
 async fn sweep_or_singly<D, A>(
@@ -151,7 +161,7 @@ async fn sweep_or_singly<D, A>(
     runner: &Runner<D>,
     topic_prefix: &str,
     apply: &A,
-) -> Result<usize, SweepError>
+) -> Result<Swept, SweepError>
 where
     D: Serialize + DeserializeOwned + Clone + Send + Sync,
     A: Apply<D>,
@@ -175,13 +185,13 @@ async fn sweep_singly<D, A>(
     runner: &Runner<D>,
     topic_prefix: &str,
     apply: &A,
-) -> Result<usize, SweepError>
+) -> Result<Swept, SweepError>
 where
     D: Serialize + DeserializeOwned + Clone + Send + Sync,
     A: Apply<D>,
 {
     let mut tx = pool.begin().await?;
-    let due = runner.sweep_deadlines(&mut tx, SWEEP_INSTANCES_MAX).await?;
+    let Due { inputs: due, looked_at } = runner.sweep_deadlines(&mut tx, SWEEP_INSTANCES_MAX).await?;
     let fired = due.len();
     for (key, input, cause) in due {
         let mut savepoint = tx.begin().await?;
@@ -209,7 +219,7 @@ where
         }
     }
     tx.commit().await?;
-    Ok(fired)
+    Ok(Swept { looked_at, fired })
 }
 
 async fn measure<D>(pool: &PgPool, runner: &Runner<D>)

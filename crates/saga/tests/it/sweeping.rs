@@ -8,7 +8,7 @@ use uuid::Uuid;
 use waybill_messaging::message::Message;
 use waybill_runtime::lifecycle::Shutdown;
 use waybill_saga::Advanced;
-use waybill_saga::sweeper::{self, Apply, SweepError};
+use waybill_saga::sweeper::{self, Apply, SweepError, Swept};
 use waybill_testkit::eventually;
 
 use crate::desk::Desk;
@@ -75,4 +75,24 @@ async fn one_that_can_not_be_moved_is_left_alone_and_the_others_move() {
         assert_eq!(desk.said(*key).await, ["a.commands DoOne 1"]);
     }
     assert_eq!(desk.sweep().await.len(), 0, "left alone for a while");
+}
+
+/// A sweep that only pushes on what waits for the relay has looked at as many as it may: the loop does not pause behind it.
+#[tokio::test]
+async fn a_sweep_in_which_nothing_fires_tells_that_there_may_be_more() {
+    let desk = Desk::open("saga_sweeper_gated", with_local_pivot()).await;
+    let due = desk.start(1).await[0];
+    desk.publish().await;
+    desk.pass(2.1).await;
+    assert!(desk.sweep().await.is_empty(), "publication seen");
+    desk.start(200).await;
+    // The many that are not published come up first.
+    desk.pass(DEADLINE.as_secs_f64() + 0.1).await;
+    let first = "update saga_instances set wake_at = wake_at - interval '1 hour' where key <> $1";
+    sqlx::query(first).bind(due).execute(desk.pool()).await.unwrap();
+    let owner = Owner { shown: Mutex::default(), unable: Uuid::nil() };
+    let sweep = async || sweeper::sweep(desk.pool(), &desk.runner, "", &owner).await.unwrap();
+    assert_eq!(sweep().await, Swept { looked_at: 200, fired: 0 });
+    assert_eq!(sweep().await, Swept { looked_at: 1, fired: 1 });
+    assert_eq!(*owner.shown.lock().unwrap(), [due]);
 }
