@@ -13,7 +13,7 @@ use crate::engine::UnknownStep;
 /// | `Database` | roll back and repeat; infrastructure |
 /// | `Conflict` | roll back and repeat: somebody saved the instance without its lock |
 /// | `AlreadyStarted` | roll back; the saga of this key exists |
-/// | `UnknownVersion` | deploy a runner that holds this version, then replay |
+/// | `UnknownVersion` | not now: a handler asks for a retry of the messages of these keys ([`SagaError::UNKNOWN_VERSION`]) until a runner that holds the version is deployed |
 /// | `Step`, `Stored`, `Draft` | a fault of the program or a row changed by hand; mend, then replay |
 #[derive(Debug, thiserror::Error)]
 pub enum SagaError {
@@ -46,16 +46,17 @@ pub enum SagaError {
         /// The saga's name.
         saga: &'static str,
     },
-    /// The instance began with a definition this runner does not hold.
+    /// Instances began with a definition this runner does not hold.
     #[error(
-        "saga {saga} of {key} runs on version {version} of its definition; this process knows {known:?}; deploy one that knows {version}"
+        "saga {saga} of {} runs on version {version} of its definition; this process knows {known:?}; deploy one that knows {version}",
+        .keys.iter().map(Uuid::to_string).collect::<Vec<_>>().join(", ")
     )]
     UnknownVersion {
         /// The saga's name.
         saga: &'static str,
-        /// The instance.
-        key: Uuid,
-        /// The version it began with.
+        /// The instances: all of them that one call was about.
+        keys: Vec<Uuid>,
+        /// The version that the first of them began with.
         version: u32,
         /// The versions held here.
         known: Vec<u32>,
@@ -100,6 +101,9 @@ pub enum SagaError {
 }
 
 impl SagaError {
+    /// The class of a retry that waits for a process which knows a newer definition.
+    pub const UNKNOWN_VERSION: &'static str = "unknown_version";
+
     /// Makes the error of a statement.
     pub(crate) fn database(saga: &'static str, operation: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| Self::Database { saga, operation, source }

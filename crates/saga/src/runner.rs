@@ -98,14 +98,15 @@ impl<D> Runner<D> {
         self.saga
     }
 
-    /// The definition an instance began with.
-    pub(crate) fn definition(&self, key: Uuid, version: u32) -> Result<&Definition<D>, SagaError> {
-        self.definitions.get(&version).ok_or_else(|| SagaError::UnknownVersion {
-            saga: self.saga,
-            key,
-            version,
-            known: self.definitions.keys().copied().collect(),
-        })
+    /// The definition an instance began with; `None` when this runner does not hold it.
+    pub(crate) fn definition(&self, version: u32) -> Option<&Definition<D>> {
+        self.definitions.get(&version)
+    }
+
+    /// What these instances can not be moved for: they began with `version`, or others that this runner does not hold.
+    pub(crate) fn unknown_version(&self, keys: Vec<Uuid>, version: u32) -> SagaError {
+        let known = self.definitions.keys().copied().collect();
+        SagaError::UnknownVersion { saga: self.saga, keys, version, known }
     }
 }
 
@@ -189,8 +190,8 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
     /// logged). Several inputs of one key are taken one after the other.
     ///
     /// # Errors
-    /// Any [`SagaError`]; nothing has happened once the caller rolls back. [`SagaError::UnknownVersion`] and the faults
-    /// concern one instance: a consumer repeats its batch in halves to find it.
+    /// Any [`SagaError`]; nothing has happened once the caller rolls back. [`SagaError::UnknownVersion`] names every
+    /// instance it concerns; a fault concerns one, and a consumer repeats its batch in halves to find it.
     pub async fn advance(
         &self,
         conn: &mut PgConnection,
@@ -312,7 +313,6 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
     }
 }
 
-/// What messages made by a deadline name as their cause: the saga's own story.
 /// What a look at the deadlines found.
 #[derive(Debug)]
 pub struct Due {
@@ -323,6 +323,7 @@ pub struct Due {
     pub looked_at: usize,
 }
 
+/// What messages made by a deadline name as their cause: the saga's own story.
 fn cause(correlation_id: Uuid, traceparent: Option<&str>) -> Cause {
     Cause { correlation_id, causation_id: None, trace: traceparent.and_then(TraceContext::parse) }
 }

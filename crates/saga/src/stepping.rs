@@ -51,15 +51,25 @@ impl<'a, D: serde::Serialize + serde::de::DeserializeOwned + Clone + Send + Sync
     /// Parses what was loaded and finds each instance's definition.
     pub(crate) fn new(runner: &'a Runner<D>, stored: Vec<Stored>) -> Result<Self, SagaError> {
         let mut touched = BTreeMap::new();
+        let mut unknown = Vec::new();
         for row in stored {
+            let version = u32::try_from(row.version).unwrap_or_default();
+            let Some(definition) = runner.definition(version) else {
+                // Not parsed: another version's data may have another shape.
+                unknown.push((row.key, version));
+                continue;
+            };
             let instance = runner.parse(row)?;
-            let definition = runner.definition(instance.key, instance.version)?;
             let loaded_state = instance.state.clone();
             let (accepted, moved, deadline_told) = (false, false, false);
             touched.insert(
                 instance.key,
                 Touched { definition, instance, loaded_state, accepted, moved, deadline_told },
             );
+        }
+        if let Some((_, version)) = unknown.first() {
+            let version = *version;
+            return Err(runner.unknown_version(unknown.into_iter().map(|(key, _)| key).collect(), version));
         }
         let (now, log, messages) = (runner.clock.now(), LogRows::default(), Vec::new());
         Ok(Self { runner, now, touched, log, messages })

@@ -2,10 +2,10 @@
 
 use waybill_messaging::message::Message;
 use waybill_runtime::clock::new_id;
-use waybill_saga::{Effect, Phase, Runner, SagaError, Sequences, Status};
+use waybill_saga::{Effect, Input, Outcome, Phase, Runner, SagaError, Sequences, Status};
 
 use crate::desk::{Desk, cause, done};
-use crate::sagas::{second_version, with_local_pivot};
+use crate::sagas::{DEADLINE, second_version, with_local_pivot};
 
 #[tokio::test]
 async fn instances_end_on_the_version_they_began_with() {
@@ -31,13 +31,68 @@ async fn instances_end_on_the_version_they_began_with() {
     );
 }
 
+/// Instances of the first version in every kind of wait, when a process that also knows the second takes over: deadlines,
+/// replies and operators find them on the version they began with.
+#[tokio::test]
+async fn old_instances_on_their_way_back_backing_off_and_stuck_go_on_under_a_newer_runner() {
+    let mut desk = Desk::open("saga_versions_waiting", with_local_pivot()).await;
+    let past = DEADLINE.as_secs_f64() + 1.0;
+    let fails = || Input::reply("four", Outcome::Failed { reason: "broken".to_owned() });
+    let stuck = desk.start(1).await[0];
+    for input in [done("one"), done("two"), fails()] {
+        desk.take(stuck, input).await;
+    }
+    desk.pass(past).await;
+    assert_eq!(desk.sweep().await.len(), 1, "its second attempt, which fails too");
+    desk.take(stuck, fails()).await;
+    let [back, backing_off] = desk.start(2).await[..] else { panic!("two") };
+    desk.take(back, done("one")).await;
+    desk.take(back, Input::reply("two", Outcome::Refused { reason: "none".to_owned() })).await;
+    for input in [done("one"), done("two"), fails()] {
+        desk.take(backing_off, input).await;
+    }
+    let statuses = [desk.see(back).await, desk.see(backing_off).await, desk.see(stuck).await];
+    assert_eq!(statuses.map(|seen| seen.status), ["compensating", "running", "stuck"]);
+
+    desk.runner = Runner::new("/test/parcels", vec![second_version(), with_local_pivot()]);
+    desk.publish().await;
+    desk.pass(past).await;
+    // Of the one that goes back the command is only now seen to be published; the back-off is over at once.
+    let again = Effect::Command { step: "four", phase: Phase::Act, attempt: 2 };
+    let fired = desk.sweep().await;
+    assert_eq!((fired.len(), fired[0].key, &fired[0].effects[..]), (1, backing_off, &[again][..]));
+    desk.pass(past).await;
+    let fired = desk.sweep().await;
+    let fired: Vec<_> = fired.iter().filter(|advanced| advanced.key == back).collect();
+    let back_again = Effect::Command { step: "one", phase: Phase::Compensate, attempt: 2 };
+    assert_eq!(
+        fired[0].effects,
+        [back_again],
+        "the step that the second version does not have was never done"
+    );
+
+    assert_eq!(desk.take(back, Input::compensated("one", Outcome::Done)).await.status, Status::Compensated);
+    for key in [backing_off, stuck] {
+        desk.take(key, done("four")).await;
+        assert_eq!(desk.take(key, done("five")).await.status, Status::Completed);
+    }
+}
+
 #[tokio::test]
 async fn an_unknown_version_is_an_error_that_names_it_and_is_not_swept() {
     let mut desk = Desk::open("saga_unknown_version", with_local_pivot()).await;
-    let key = desk.start(1).await[0];
+    let [key, other] = desk.start(2).await[..] else { panic!("two") };
     desk.runner = Runner::new("/test/parcels", vec![second_version()]);
-    let error = desk.try_take(vec![(key, done("one"))]).await.unwrap_err();
-    assert!(matches!(&error, SagaError::UnknownVersion { version: 1, known, .. } if *known == [2]));
+    let new = desk.start(1).await[0];
+    let inputs = [other, new, key].map(|key| (key, done("one")));
+    let error = desk.try_take(inputs.to_vec()).await.unwrap_err();
+    let mut unknown = vec![key, other];
+    unknown.sort_unstable();
+    assert!(
+        matches!(&error, SagaError::UnknownVersion { version: 1, known, keys, .. }
+                     if *known == [2] && *keys == unknown),
+        "each of them, and no other: {error}"
+    );
     let text = error.to_string();
     assert!(text.contains("version 1") && text.contains("[2]") && text.contains(&key.to_string()), "{text}");
     assert_eq!(desk.see(key).await.revision, 1);

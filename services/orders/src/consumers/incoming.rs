@@ -49,6 +49,17 @@ pub enum Saga {
     Cancel,
 }
 
+impl Saga {
+    /// Its name, in its rows.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Place => place_order::NAME,
+            Self::Cancel => cancel_order::NAME,
+        }
+    }
+}
+
 /// Decodes a message by its `ce_type`; `None` when the group has no interest in it.
 ///
 /// # Errors

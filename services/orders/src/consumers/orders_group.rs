@@ -4,6 +4,7 @@ use sqlx::PgConnection;
 use waybill_messaging::codec::CodecError;
 use waybill_messaging::message::Message;
 use waybill_outbox::inbox::{Delivery, Handler, HandlerError, Verdict};
+use waybill_saga::SagaError;
 
 use super::incoming::{self, Incoming, Saga};
 use crate::commands::record_prices::record_prices;
@@ -40,7 +41,8 @@ impl Handler for OrdersGroup {
     }
 
     /// Statements, however many messages: one for prices, at most four per saga, two for orders. Every reply is `Done`:
-    /// late, repeated and crossing ones are the saga's everyday, not failures.
+    /// late, repeated and crossing ones are the saga's everyday, not failures. One to a saga of a version that only a
+    /// newer process knows is retried: it is a good one, and this process is the one that will go.
     async fn handle(
         &self,
         conn: &mut PgConnection,
@@ -49,9 +51,30 @@ impl Handler for OrdersGroup {
     ) -> Result<Vec<Verdict>, HandlerError> {
         let (notices, inputs) = sorted_out(deliveries);
         record_prices(conn, notices).await?;
-        advance_sagas(&self.context.sagas, conn, inputs, self.context.now(), out).await?;
-        Ok(vec![Verdict::Done; deliveries.len()])
+        match advance_sagas(&self.context.sagas, conn, inputs, self.context.now(), out).await {
+            Ok(()) => Ok(vec![Verdict::Done; deliveries.len()]),
+            Err(CommandError::Saga(error @ SagaError::UnknownVersion { .. })) => {
+                Ok(not_yet(deliveries, &error))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
+}
+
+/// Replies to the sagas that the error names wait for a process that knows them; nothing of the others has happened yet,
+/// and they come again without these.
+fn not_yet(deliveries: &[Delivery<Incoming>], error: &SagaError) -> Vec<Verdict> {
+    let concerned = |incoming: &Incoming| match (incoming, error) {
+        (Incoming::Reply { order, saga, .. }, SagaError::UnknownVersion { saga: name, keys, .. }) => {
+            saga.name() == *name && keys.contains(&order.as_uuid())
+        }
+        _ => false,
+    };
+    let verdict = |delivery: &Delivery<Incoming>| match concerned(&delivery.message) {
+        true => Verdict::Retry { class: SagaError::UNKNOWN_VERSION, why: error.to_string() },
+        false => Verdict::Done,
+    };
+    deliveries.iter().map(verdict).collect()
 }
 
 fn sorted_out(deliveries: &[Delivery<Incoming>]) -> (Vec<PriceNotice>, SagaInputs) {

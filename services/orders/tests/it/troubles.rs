@@ -251,3 +251,24 @@ async fn a_cancel_at_every_point_of_the_saga_ends_in_a_cancelled_order() {
         world.assert_sound().await;
     }
 }
+
+/// A rolling deployment in the wrong order: this process does not know the version that a newer one has begun with.
+#[tokio::test]
+async fn a_reply_to_a_saga_of_a_newer_version_waits_and_stops_nobody() {
+    let world = World::new("trouble_newer_version").await;
+    let [newer, newer_too, known] = [world.place().await, world.place().await, world.place().await];
+    let newer_version = "update saga_instances set version = 2 where key <> $1";
+    sqlx::query(newer_version).bind(known).execute(world.pool()).await.unwrap();
+    world.hear(&[newer, known, newer_too].map(|order| Say::Reserved.of(order))).await;
+    assert_eq!(world.said("payments.commands", known).await, ["AuthorizePayment"]);
+    for order in [newer, newer_too] {
+        assert!(world.said("payments.commands", order).await.is_empty());
+        assert_eq!(world.said("inventory.events.orders.retry.1", order).await, ["StockReserved"]);
+    }
+    let retrying = "select count(*) from parked_keys where state = 'retrying'";
+    assert_eq!(world.count(retrying).await, 2);
+    let told = "select count(*) from outbox where topic = 'inventory.events.orders.retry.1'
+                and headers->>'retry_error_class' = 'unknown_version'";
+    assert_eq!(world.count(told).await, 2);
+    assert_eq!(world.count("select count(*) from dead_letters").await, 0);
+}
