@@ -9,7 +9,7 @@ use waybill_messaging::envelope::Cause;
 use waybill_messaging::message::Message;
 use waybill_outbox::append;
 use waybill_runtime::failpoints;
-use waybill_saga::{Advanced, Input};
+use waybill_saga::{self as saga, Advanced, Input};
 
 use super::locked_orders::LockedOrders;
 use super::saga_progress::{Progress, orders_follow, start_cancel};
@@ -37,7 +37,8 @@ pub struct CancelOrder {
 pub enum Cancelled {
     /// The order as it stands now: CANCELLING, or CANCELLED when an earlier cancel has come to its end.
     Accepted(PlacedOrder),
-    /// The order was rejected before, and there is nothing to cancel; or it was confirmed longer ago than sagas are kept.
+    /// The order was rejected before, and there is nothing to cancel; or it was confirmed longer ago than sagas are kept; or
+    /// an operator abandoned its saga.
     Refused(Refused),
     /// The viewer has no such order.
     NotFound,
@@ -93,9 +94,8 @@ async fn cancel_in_tx(
     let advanced = context.sagas.place.advance(conn, vec![(id, cancel, cause.clone())], &mut out).await?;
     let mut orders = LockedOrders::lock(conn, &BTreeSet::from([id]), now).await?;
     let confirmed = orders.get(id)?.state == State::Confirmed;
-    if confirmed && advanced.is_empty() {
-        // Its saga was deleted after its time, and the counters of its messages with it.
-        return Ok(Cancelled::Refused(Refused { status: Status::Confirmed, change: "cancelled so late" }));
+    if let Some(change) = too_late(&advanced).filter(|_| confirmed) {
+        return Ok(Cancelled::Refused(Refused { status: Status::Confirmed, change }));
     }
     let asked = orders
         .change(id, cause.clone(), &mut out, |order, now| order.request_cancellation(command.who(), now))?;
@@ -112,6 +112,18 @@ async fn cancel_in_tx(
     failpoints::reach("cancel_said");
     let placed = store::orders::order_find(conn, command.id, command.viewer).await?;
     placed.map(Cancelled::Accepted).ok_or(CommandError::OrderMissing { order: id })
+}
+
+/// Why a confirmed order can not be taken back any more, as what it can not be.
+fn too_late(place: &[Advanced<PlaceOrder>]) -> Option<&'static str> {
+    match place.first().map(|advanced| advanced.status) {
+        // Its saga was deleted after its time, and the counters of its messages with it.
+        None => Some("cancelled so late"),
+        // Whether the money was taken and the stock has left is known to the operator alone: a refund on top of what was
+        // settled by hand would be one too many, or one of nothing.
+        Some(saga::Status::Abandoned) => Some("cancelled: an operator has settled it by hand"),
+        Some(_) => None,
+    }
 }
 
 /// A confirmed order whose `place-order` has ended is taken back at once; else its end starts `cancel-order`.

@@ -14,7 +14,7 @@ pub(super) fn order_not_found() -> ApiError {
     ApiError::not_found("order_not_found", "you have no order with this id")
 }
 
-/// The order was rejected before the cancel came.
+/// The order was rejected before the cancel came, or is past being taken back.
 pub(super) fn not_cancellable(refused: &Refused) -> ApiError {
     ApiError::conflict("order_not_cancellable", refused.to_string())
 }

@@ -103,14 +103,15 @@ pub(super) async fn list(
 ///
 /// 202: the order is CANCELLING, and will be CANCELLED when stock and money are back; 200: it is CANCELLED already. A cancel
 /// may be repeated without harm and needs no Idempotency-Key (one that is sent is passed over). 409
-/// `order_not_cancellable`: the order was rejected before.
+/// `order_not_cancellable`: the order was rejected before, or was confirmed and is past being cancelled: longer ago than
+/// orders can be cancelled, or an operator has settled it by hand.
 #[utoipa::path(
     post, path = "/api/v1/orders/{id}/cancel", tag = "orders",
     params(("id" = Uuid, Path, description = "The order.")),
     responses(
         (status = 202, description = "The order is being cancelled.", body = OrderBody),
         (status = 200, description = "The order is cancelled.", body = OrderBody),
-        (status = 409, description = "The order was rejected: there is nothing to cancel.", body = waybill_http::error::Problem),
+        (status = 409, description = "The order was rejected: there is nothing to cancel; or it was confirmed too long ago, or settled by hand.", body = waybill_http::error::Problem),
         ReadRefusals,
     )
 )]

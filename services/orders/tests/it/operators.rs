@@ -38,3 +38,21 @@ async fn what_is_not_stuck_is_a_conflict_and_what_is_not_there_is_not_found() {
     }
     assert_eq!(world.count("select count(*) from operator_audit").await, 0);
 }
+
+#[tokio::test]
+async fn a_confirmed_order_that_an_operator_settled_by_hand_is_not_taken_back() {
+    let world = World::new("operators_settled").await;
+    let order = world.place().await;
+    world.reply(order, &[Say::Reserved, Say::Authorized]).await;
+    let (desk, change) = (OrderSagas(world.context.clone()), Change::new("olga", "a test", None).unwrap());
+    desk.operate("place-order", order, Verb::Abandon, &change).await.unwrap();
+    assert_eq!(world.standing(order).await.0, "CONFIRMED");
+    let refused = world.cancel(order).await;
+    assert_eq!(refused.refusal(), (409, "order_not_cancellable".to_owned(), vec![]));
+    assert!(refused.json().to_string().contains("an operator has settled it by hand"), "{refused:?}");
+    assert_eq!(world.standing(order).await, ("CONFIRMED".to_owned(), None, 2));
+    // Nothing was captured: a refund would be refused, and would stop the key.
+    assert_eq!(world.said("payments.commands", order).await, ["AuthorizePayment", "CapturePayment"]);
+    assert_eq!(world.count("select count(*) from saga_instances where saga = 'cancel-order'").await, 0);
+    world.assert_sound().await;
+}
