@@ -6,7 +6,7 @@ use uuid::Uuid;
 use waybill_host::operator::SagaDesk as _;
 use waybill_orders::http::saga_desk::OrderSagas;
 use waybill_outbox::operate::Change;
-use waybill_saga::{Status, Verb};
+use waybill_saga::{self as saga, Status, Verb};
 
 use crate::deadlines::hasty;
 use crate::participants::{Participants, Say};
@@ -179,6 +179,27 @@ async fn each_command_that_payments_gives_up_once_is_sent_again() {
         world.reply(order, &[Say::Failed(operation)]).await;
         world.sweep_until(async || case.asked(&world, order).await == 2).await;
         case.end(&world, order, case.rest, "failed once").await;
+    }
+}
+
+/// Payments says each time that it can not: after the last attempt an operator is called, and is told why.
+#[tokio::test]
+async fn each_command_that_payments_gives_up_always_waits_for_an_operator_until_it_succeeds() {
+    let world = World::patient("troubles_given_up", hasty(LONG)).await;
+    for (command, operation) in
+        [("CapturePayment", "capture"), ("VoidPayment", "void"), ("RefundPayment", "refund")]
+    {
+        let case = MUST.iter().find(|case| case.command == command).unwrap();
+        let order = case.reach(&world).await;
+        let before = world.standing(order).await;
+        world.reply(order, &[Say::Failed(operation)]).await;
+        world.sweep_until(async || case.asked(&world, order).await == 2).await;
+        world.reply(order, &[Say::Failed(operation), Say::Failed(operation)]).await;
+        let stuck = saga::operate::show(world.pool(), case.saga, order).await.unwrap().saga;
+        assert_eq!((stuck.status, stuck.stuck_why.as_deref()), (Status::Stuck, Some("payment_failed")));
+        assert_eq!((case.asked(&world, order).await, world.standing(order).await), (2, before), "{command}");
+        // What succeeds after all frees it without an operator.
+        case.end(&world, order, case.rest, "given up always").await;
     }
 }
 
