@@ -9,13 +9,26 @@ use sqlx::PgConnection;
 
 use super::report::Check;
 
-/// Steps in their order, the pivot among them.
-const STEPS: [(&str, &[&str]); 2] = [
-    ("place-order", &["reserve-stock", "authorize-payment", "confirm", "capture-payment", "commit-stock"]),
-    ("cancel-order", &["refund-payment", "restock"]),
+/// A version of a saga as its log is read.
+#[derive(Debug)]
+struct Path {
+    saga: &'static str,
+    version: u64,
+    /// In their order, the pivot among them.
+    steps: &'static [&'static str],
+    /// A local step; none in a saga that only goes forward.
+    pivot: Option<&'static str>,
+}
+
+const PATHS: [Path; 2] = [
+    Path {
+        saga: "place-order",
+        version: 1,
+        steps: &["reserve-stock", "authorize-payment", "confirm", "capture-payment", "commit-stock"],
+        pivot: Some("confirm"),
+    },
+    Path { saga: "cancel-order", version: 1, steps: &["refund-payment", "restock"], pivot: None },
 ];
-/// The pivot, a local step.
-const PIVOT: &str = "confirm";
 
 /// Reads the log in the order of its primary key, one history at a time.
 pub(crate) async fn check(conn: &mut PgConnection) -> anyhow::Result<Check> {
@@ -50,7 +63,10 @@ struct History {
     saga: String,
     key: String,
     status: String,
-    steps: &'static [&'static str],
+    /// The version it began with, when it is one of [`PATHS`].
+    path: Option<&'static Path>,
+    /// It says that it began, on a version that is none of them.
+    unknown: bool,
     started: bool,
     past_pivot: bool,
     turned: bool,
@@ -66,12 +82,12 @@ struct History {
 
 impl History {
     fn new(saga: String, key: String, status: String) -> Self {
-        let steps = STEPS.iter().find(|(name, _)| *name == saga).map_or(&[][..], |(_, steps)| steps);
         Self {
             saga,
             key,
             status,
-            steps,
+            path: None,
+            unknown: false,
             started: false,
             past_pivot: false,
             turned: false,
@@ -87,6 +103,10 @@ impl History {
     fn judge(mut self, check: &mut Check) {
         if self.by_hand {
             check.not_judged("sagas that an operator moved by hand", 1);
+            return;
+        }
+        if self.unknown {
+            check.not_judged("sagas of a version that this program does not know", 1);
             return;
         }
         check.judged += 1;
@@ -107,9 +127,14 @@ impl History {
 
     fn read(&mut self, entry: &Value) {
         self.by_hand |= entry["input"].get("operator").is_some();
-        let starts = entry["input"].get("started").is_some();
-        self.must(starts != self.started, || format!("it starts once, and first: {entry}"));
+        let started = entry["input"].get("started");
+        self.must(started.is_some() != self.started, || format!("it starts once, and first: {entry}"));
         self.started = true;
+        if let Some(started) = started {
+            let began = |path: &&Path| path.saga == self.saga && started["version"] == path.version;
+            self.path = PATHS.iter().find(began);
+            self.unknown = self.path.is_none();
+        }
         let nothing = Vec::new();
         let did = entry["did"].as_array().unwrap_or(&nothing);
         let idle = entry.get("ignored").is_none() || did.is_empty();
@@ -125,7 +150,9 @@ impl History {
         if let Some(sent) = did.get("sent") {
             self.sent(sent, entry);
         } else if let Some(local) = did.get("local") {
-            let forward = local["step"] == PIVOT && !self.past_pivot && !self.turned;
+            let pivot = self.path.and_then(|path| path.pivot);
+            let forward =
+                pivot.is_some_and(|pivot| local["step"] == pivot) && !self.past_pivot && !self.turned;
             self.must(forward, || format!("the pivot is passed once, forward: {entry}"));
             self.past_pivot = true;
         } else if did.get("finished").is_some() {
@@ -139,7 +166,8 @@ impl History {
             self.ended = Some(ending);
         } else if did.get("stuck").is_none() {
             // Told when it can no longer turn round: past the pivot, on its way back, or without a way back.
-            let goes_on = self.past_pivot || self.turned || self.saga == "cancel-order";
+            let only_forward = self.path.is_some_and(|path| path.pivot.is_none());
+            let goes_on = self.past_pivot || self.turned || only_forward;
             self.must(did == "overdue" && goes_on, || {
                 format!("an overdue saga turns back while it can: {entry}")
             });
@@ -148,7 +176,8 @@ impl History {
 
     fn sent(&mut self, sent: &Value, entry: &Value) {
         let step = sent["step"].as_str().unwrap_or_default();
-        let Some(place) = self.steps.iter().position(|name| *name == step) else {
+        let steps = self.path.map_or(&[][..], |path| path.steps);
+        let Some(place) = steps.iter().position(|name| *name == step) else {
             self.must(false, || format!("no such step: {entry}"));
             return;
         };
@@ -185,7 +214,7 @@ mod tests {
         json!({"sent": {"step": step, "phase": phase, "attempt": attempt}})
     }
 
-    fn found(status: &str, entries: &[Value]) -> Check {
+    fn found(status: &str, entries: &[&Value]) -> Check {
         let mut history = History::new("place-order".into(), "k".into(), status.into());
         entries.iter().for_each(|entry| history.read(entry));
         let mut check = Check::new("", "");
@@ -215,8 +244,14 @@ mod tests {
             (1, "running", vec![&start, &pivot, &end("completed")]),
             (1, "completed", vec![&start]),
         ] {
-            let entries: Vec<Value> = entries.into_iter().cloned().collect();
             assert_eq!(found(status, &entries).violations, violations, "{entries:?}");
         }
+    }
+    #[test]
+    fn a_version_that_is_not_known_is_told_and_not_judged() {
+        let start = |version: u64| json!({"input": {"started": {"version": version}}, "did": [sent("weigh-parcel", "act", 1)]});
+        assert_eq!(found("running", &[&start(1)]).violations, 1, "version 1 has no such step");
+        let newer = found("running", &[&start(2)]);
+        assert_eq!((newer.violations, newer.judged, newer.not_judged.len()), (0, 0, 1), "{newer:?}");
     }
 }
