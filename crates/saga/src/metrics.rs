@@ -76,3 +76,24 @@ impl Metrics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_of_the_alerts_is_there() {
+        let metrics = Metrics::new("alerts");
+        metrics.stuck(0);
+        metrics.effect(&Effect::Overdue);
+        let there = waybill_telemetry::metrics::render();
+        let rules = include_str!("../../../deploy/alerts/sagas.rules.yml");
+        let exprs = rules.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
+        let names = exprs.flat_map(|expr| expr.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+        let names: Vec<&str> = names.filter(|name| name.starts_with("saga_")).collect();
+        assert!(names.len() >= 3, "{names:?}");
+        for name in names {
+            assert!(there.contains(&format!("# TYPE {name} ")), "{name} is in an alert, and nowhere else");
+        }
+    }
+}
