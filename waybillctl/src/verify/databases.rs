@@ -6,6 +6,8 @@ use anyhow::{Context as _, bail};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Executor as _};
 
+/// What the session of a look is called.
+pub(super) const APPLICATION: &str = "waybillctl-verify";
 /// What every look begins with. Nothing can be written; the snapshot is taken by the last statement and stays.
 /// A look holds back vacuum, so no statement may take for ever; between two statements a topic is read.
 const BEGIN: &str = "begin isolation level repeatable read read only;
@@ -62,7 +64,7 @@ impl Databases {
             };
             let options = PgConnectOptions::from_str(url.trim())
                 .with_context(|| format!("the address of {} is not usable", owner.name()))?;
-            let options = options.application_name("waybillctl-verify").disable_statement_logging();
+            let options = options.application_name(APPLICATION).disable_statement_logging();
             if found[owner as usize].replace(options).is_some() {
                 bail!("{} is there twice", owner.name());
             }

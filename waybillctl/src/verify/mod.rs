@@ -11,6 +11,8 @@
 //! | [`published`] | outboxes against topics |
 //! | [`taken`] | inboxes against topics and outboxes |
 //! | [`letters`] | parked keys, held messages, dead letters |
+//! | [`relay`] | leases and positions of the relays |
+//! | [`sessions`] | nobody sits in an open transaction |
 //!
 //! It only reads. Nothing is held whole in memory: rows and records come as streams, and where two sets must be compared
 //! it is done by merging sorted streams or in passes of a bounded number of rows. A system that moves gives no false
@@ -28,8 +30,10 @@ mod letters;
 mod outbox;
 mod provider;
 mod published;
+mod relay;
 mod report;
 mod sagas;
+mod sessions;
 mod stock;
 mod taken;
 
@@ -44,7 +48,7 @@ use databases::{Looks, Owner};
 use report::Check;
 
 /// Steps that the bar counts, topics not among them.
-const STEPS: u64 = 9;
+const STEPS: u64 = 10;
 
 /// What a look needs beside its own transaction.
 pub(crate) struct Around<'a> {
@@ -64,18 +68,19 @@ pub(crate) async fn verify(databases: &Databases, topics: &Topics) -> anyhow::Re
     }
     let around = Around { databases, topics, bar };
     let mut report = Report::default();
-    one_database(&around, &mut report).await?;
+    let relays = one_database(&around, &mut report).await?;
     report.add(around.step("orders, money and stock", books::check(&around)).await?);
-    for check in around.step("topics and inboxes", messages(&around)).await? {
+    for check in around.step("topics and inboxes", messages(&around, relays)).await? {
         report.add(check);
     }
     report.add(around.step("inboxes and outboxes", taken::nobody_took_what_nobody_said(&around)).await?);
+    report.add(around.step("sessions", sessions::check(&around)).await?);
     around.bar.finish_and_clear();
     Ok(report)
 }
 
-/// What one snapshot of one database can tell.
-async fn one_database(around: &Around<'_>, report: &mut Report) -> anyhow::Result<()> {
+/// What one snapshot of one database can tell; and the relays' rows in it, which are looked at once more later.
+async fn one_database(around: &Around<'_>, report: &mut Report) -> anyhow::Result<relay::Before> {
     let mut looks = Looks::take(around.databases).await?;
     report.add(around.step("stock", stock::shelves(looks.of(Owner::Inventory))).await?);
     report.add(around.step("reservations", stock::reservations(looks.of(Owner::Inventory))).await?);
@@ -93,15 +98,16 @@ async fn one_database(around: &Around<'_>, report: &mut Report) -> anyhow::Resul
     }
     report.add(letters);
     report.add(sequences);
-    Ok(())
+    relay::before(&mut looks).await
 }
 
 /// Outboxes and inboxes against the topics, which are read once for both.
-async fn messages(around: &Around<'_>) -> anyhow::Result<Vec<Check>> {
+async fn messages(around: &Around<'_>, relays: relay::Before) -> anyhow::Result<Vec<Check>> {
     // The order matters: what was read to and what was there, then the snapshots, then how far the topics go now.
     let before = around.topics.survey()?;
     let mut looks = Looks::take(around.databases).await?;
     let after = around.topics.survey()?;
+    let relays = relay::check(&mut looks, relays).await?;
     let mut published = published::new_check();
     let mut taken = taken::new_check();
     for topic in around.topics.all() {
@@ -115,7 +121,7 @@ async fn messages(around: &Around<'_>) -> anyhow::Result<Vec<Check>> {
         let audit = published::Audit { topics: around.topics, topic, before, after };
         audit.check(&mut looks, &mut published, &mut taken).await?;
     }
-    Ok(vec![published, taken])
+    Ok(vec![published, taken, relays])
 }
 
 impl Around<'_> {
