@@ -1,6 +1,8 @@
 //! Programs with a bug planted, under load and faults: `waybillctl verify` sees what came of it.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use waybill_testkit::polling::eventually_named;
@@ -69,6 +71,38 @@ async fn a_tombstone_that_is_skipped_is_seen() {
     load.stop().await;
     overtaken(&mut system).await;
     seen(&system, "books").await;
+}
+
+/// The two files with the guards, by themselves and as a release build would have them.
+#[test]
+fn a_release_build_refuses_what_is_for_tests() {
+    for (feature, file) in [("planted", "planted.rs"), ("failpoints", "failpoints.rs")] {
+        for (assertions, refused) in [("off", true), ("on", false)] {
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/runtime/src").join(file);
+            let mut compile = Command::new("rustc");
+            compile.args([
+                "--edition",
+                "2024",
+                "--crate-type",
+                "lib",
+                "--emit",
+                "metadata",
+                "-o",
+                "/dev/null",
+            ]);
+            compile.args([
+                "--cfg",
+                &format!("feature=\"{feature}\""),
+                "-C",
+                &format!("debug-assertions={assertions}"),
+            ]);
+            let said = compile.arg(source).output().unwrap();
+            let said = String::from_utf8_lossy(&said.stderr);
+            let told = format!("the feature `{feature}`");
+            let guard = said.contains(&told) && said.contains("a release build must not have it");
+            assert_eq!(guard, refused, "{feature} with debug assertions {assertions}: {said}");
+        }
+    }
 }
 
 /// How many orders' authorizations were asked for more than once.

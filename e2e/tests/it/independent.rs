@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::invariants;
 use crate::shop::Shop;
 use crate::system::System;
 
@@ -46,6 +47,7 @@ async fn another_avro_implementation_reads_our_topics() {
     let placed = &values[kinds.iter().position(|kind| kind == "OrderPlaced").unwrap()]["value"];
     assert_eq!(placed["order_id"], id.as_str());
     assert_eq!(placed["total_minor"], 1_400);
+    invariants::hold(&system, &shop.accepted()).await;
 }
 
 /// Frames in hexadecimal, one a line, to one JSON value each.

@@ -89,7 +89,7 @@ async fn unrest(system: &System) -> Option<String> {
     let orders = &system.orders_db.pool;
     for (pool, what, question) in [
         (orders, "sagas run", "select string_agg(saga || ' ' || key || ' ' || state::text, ', ') from saga_instances
-                               where status not in ('completed', 'compensated')"),
+                               where status not in ('completed', 'compensated', 'abandoned')"),
         (orders, "orders wait", "select string_agg(id || ' ' || status, ', ') from orders
                                  where status in ('PENDING', 'CANCELLING')"),
         (&system.payments_db.pool, "the provider is to be asked",

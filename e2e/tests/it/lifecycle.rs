@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use waybill_testkit::{Process, TcpSwitch, TestDatabase, TestTopics, Tokens, eventually};
 
+use crate::invariants;
 use crate::shop::Shop;
 use crate::system::{System, topics_apply};
 
@@ -230,6 +231,7 @@ async fn a_trace_is_carried_from_the_request_to_the_last_reply_and_processes_sto
             assert_eq!(record.header("ce_correlationid"), Some(id));
             assert!(record.header("ce_causationid").is_some(), "{record:?}");
         }
+        invariants::hold(&system, &shop.accepted()).await;
         id.to_owned()
     };
     // Requests of the order's story, and messages of it: each service reads some of both.

@@ -4,8 +4,12 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use sqlx::AssertSqlSafe;
 use waybill_testkit::polling::eventually_named;
 
+use crate::invariants;
+use crate::journal::Accepted;
+use crate::planted::seen_by;
 use crate::shop::Shop;
 use crate::system::{Service, Special, System};
 
@@ -73,6 +77,9 @@ async fn stuck_sagas_are_retried_skipped_and_abandoned_by_an_operator() {
     let [retried, skipped, abandoned] =
         [stuck(&system, &shop).await, stuck(&system, &shop).await, stuck(&system, &shop).await];
     looked_at(&system, [&retried, &skipped, &abandoned]).await;
+    waits(&system, 3).await;
+    another_letter_is_seen(&system).await;
+    let accepted = shop.accepted();
     // The cause is mended; nothing moves by itself.
     system.without_specials(Service::Inventory).await;
     assert_eq!(system.listed(&["saga", "list", "--state", "stuck"]).await.len(), 3);
@@ -93,7 +100,30 @@ async fn stuck_sagas_are_retried_skipped_and_abandoned_by_an_operator() {
     system.place_order_saga_becomes(&abandoned, "abandoned").await;
     system.changed(&[&discard[..], &[abandoned.as_str()]].concat(), "what is held behind it does it").await;
 
-    ended(&system, [&retried, &skipped, &abandoned]).await;
+    ended(&system, &accepted, [&retried, &skipped, &abandoned]).await;
+}
+
+/// A dead letter that is not what its topic shows.
+async fn another_letter_is_seen(system: &System) {
+    let pool = &system.inventory_db.pool;
+    for (change, back) in [
+        ("payload = payload || '\\x00'", "payload = substr(payload, 1, length(payload) - 1)"),
+        ("key = key || '\\x00'", "key = substr(key, 1, length(key) - 1)"),
+    ] {
+        let write = |set: &str| AssertSqlSafe(format!("update dead_letters set {set} where state = 'open'"));
+        sqlx::query(write(change)).execute(pool).await.unwrap();
+        seen_by(&system.verify().await, change, "dead letters");
+        sqlx::query(write(back)).execute(pool).await.unwrap();
+    }
+}
+
+/// No promise is broken while somebody has to look: `waybillctl verify` says what waits for whom.
+async fn waits(system: &System, count: u64) {
+    let verified = system.verify().await;
+    assert_eq!(verified.code, Some(0), "{}", verified.output);
+    for what in ["stuck sagas", "open dead letters", "blocked keys"] {
+        assert_eq!(verified.report["waits_for_operator"][what], count, "{what}: {}", verified.output);
+    }
 }
 
 /// Everything that an operator looks at before he does something.
@@ -113,7 +143,7 @@ async fn looked_at(system: &System, orders: [&String; 3]) {
     told_open(system, 3).await;
 }
 
-async fn ended(system: &System, orders: [&String; 3]) {
+async fn ended(system: &System, accepted: &[Accepted], orders: [&String; 3]) {
     let [available, held] = [
         "select available from stock where sku = 'tea'",
         "select (select count(*) from parked_keys) + (select count(*) from held_messages)",
@@ -141,6 +171,7 @@ async fn ended(system: &System, orders: [&String; 3]) {
         let log = system.done(&["saga", "show", "place-order", order]).await;
         assert!(log.to_lowercase().contains(words), "{words} is in the saga's log: {log}");
     }
+    invariants::hold_beside(system, accepted, 3).await;
     // One of the orders belongs to the operator who abandoned its saga: it is told, not judged.
     let verified = system.verify().await;
     assert_eq!(verified.code, Some(0), "{}", verified.output);
