@@ -161,7 +161,7 @@ async fn cancelled(client: &Client, url: &str, token: &str, id: &str) -> bool {
 
 /// Sends until there is a final answer: silence is none, nor is "not now" (503, and 409 while another request is at the
 /// same thing), which says when to come again. Nothing that is done to the system is a reason for a 500.
-async fn answered(send: impl Fn() -> reqwest::RequestBuilder) -> (StatusCode, Vec<u8>) {
+pub(crate) async fn answered(send: impl Fn() -> reqwest::RequestBuilder) -> (StatusCode, Vec<u8>) {
     let started = Instant::now();
     loop {
         let last = match send().send().await {
