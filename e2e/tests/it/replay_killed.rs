@@ -9,10 +9,8 @@ use futures_util::stream;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use waybill_testkit::polling::eventually_named;
-use waybill_testkit::process::ProcessBuilder;
-use waybill_testkit::{Process, TestDatabase, TestTopics, Tokens};
 
-use crate::system::{READY_TIMEOUT, topics_apply};
+use crate::system::{Service, Special, System};
 
 const LETTERS: usize = 5_000;
 const KEYS: usize = 700;
@@ -28,48 +26,37 @@ const GOLDEN: &str = include_str!("../../../schemas/golden/inventory/ReserveStoc
 const SETTINGS: [(&str, &str); 2] =
     [("WAYBILL_FAULTS", "ReserveStock:reject:1"), ("WAYBILL_RETRY_EXHAUSTED", "skip")];
 
-/// Inventory and a relay.
-struct Rig {
-    inventory: Process,
-    _relay: Process,
-    tokens: Tokens,
-    topics: TestTopics,
-    database: TestDatabase,
-}
+/// A system whose inventory hears commands that no order of it has given.
+struct Rig(System);
 
 impl Rig {
     async fn start() -> Self {
-        let topics = TestTopics::new();
-        topics_apply(&topics).await;
-        let (tokens, database) = (Tokens::new(), TestDatabase::create("e2e_replay_killed").await);
-        let common = |name: &str| {
-            let builder = Process::named(name).env("KAFKA_BOOTSTRAP_SERVERS", topics.bootstrap.as_str());
-            builder.env("WAYBILL_TOPIC_PREFIX", topics.prefix.as_str())
-        };
-        let service = common("waybill-inventory").env("DATABASE_URL", database.url.as_str());
-        let service = service.env("WAYBILL_JWKS", tokens.jwks_path().to_str().unwrap());
-        let with = |builder: ProcessBuilder, (name, value): (&str, &str)| builder.env(name, value);
-        let mut inventory = SETTINGS.into_iter().fold(service, with).spawn();
-        inventory.wait_ready(READY_TIMEOUT).await;
-        let mut relay = common("outbox-relay")
-            .env("OUTBOX_RELAY_DATABASES", format!("inventory={}", database.url))
-            .spawn();
-        relay.wait_ready(READY_TIMEOUT).await;
-        Self { inventory, _relay: relay, tokens, topics, database }
+        let of_inventory = |(name, value): (&'static str, &str)| (Service::Inventory, name, value.to_owned());
+        let of_service = SETTINGS.into_iter().map(of_inventory).collect();
+        let special = Special { of_service, ..Special::default() };
+        Self(System::start_special("e2e_replay_killed", &[], special).await)
     }
 
     /// What `waybillctl ARGUMENTS --json` answers.
     async fn operator(&self, arguments: &[&str]) -> Value {
-        let builder = Process::named("waybillctl").without_http();
-        let builder = builder.env("WAYBILL_TOKEN", self.tokens.token("on-call", "operator"));
-        let url = format!("inventory={}", self.inventory.operator_url);
-        let builder = builder.env("WAYBILL_OPERATOR_URLS", url);
-        let process = arguments.iter().fold(builder, |builder, argument| builder.arg(*argument));
-        let mut process = process.arg("--json").spawn();
-        let code = process.wait_exit(READY_TIMEOUT).await;
-        assert_eq!(code, Some(0), "{arguments:?}: {}", process.output());
-        let output = process.output();
+        let (code, output) = self.0.operator(&[arguments, &["--json"]].concat()).await;
+        assert_eq!(code, Some(0), "{arguments:?}: {output}");
         output.lines().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_else(|| panic!("{output}"))
+    }
+
+    /// Every promise holds but one: the reservations are of no order, which is what was put in. All of them are seen.
+    async fn holds_but_for_the_orders(&self) {
+        let verified = self.0.verify().await;
+        let checks = verified.report["checks"].as_array().unwrap_or_else(|| panic!("{}", verified.output));
+        for check in checks {
+            let expected = if check["name"] == "books" { KEYS } else { 0 };
+            assert_eq!(check["violations"], json!(expected), "{}", verified.output);
+        }
+        let examples = checks.iter().filter_map(|check| check["examples"].as_array()).flatten();
+        for example in examples {
+            assert!(example.as_str().unwrap().ends_with("there is no such order"), "{example}");
+        }
+        assert_eq!(verified.report["waits_for_operator"], json!({}), "{}", verified.output);
     }
 
     /// Stock of the frame's products: enough for one reservation of each order, and for no second.
@@ -82,22 +69,22 @@ impl Rig {
     }
 
     async fn post(&self, path: &str, body: &Value) {
-        let post = reqwest::Client::new().post(format!("{}{path}", self.inventory.url));
-        let post = post.bearer_auth(self.tokens.token("staff", "admin"));
+        let post = reqwest::Client::new().post(format!("{}{path}", self.0.inventory.url));
+        let post = post.bearer_auth(self.0.tokens.token("staff", "admin"));
         let answer =
             post.header("Idempotency-Key", Uuid::now_v7().to_string()).json(body).send().await.unwrap();
         assert!(answer.status().is_success(), "{path}: {}", answer.status());
     }
 
     async fn count(&self, question: &'static str) -> i64 {
-        sqlx::query_scalar(question).fetch_one(&self.database.pool).await.unwrap()
+        sqlx::query_scalar(question).fetch_one(&self.0.inventory_db.pool).await.unwrap()
     }
 
     /// Waits until inventory tells of so many replays that run.
     async fn replays_running(&self, replays: u64) {
         let line = format!("replays_running {replays}");
         eventually_named(&line, PART_TIMEOUT, async || {
-            let metrics = reqwest::get(format!("{}/metrics", self.inventory.url)).await.ok()?;
+            let metrics = reqwest::get(format!("{}/metrics", self.0.inventory.url)).await.ok()?;
             metrics.text().await.ok()?.lines().any(|told| told == line).then_some(())
         })
         .await;
@@ -146,7 +133,7 @@ impl Rig {
             ("content-type", "application/avro"),
         ];
         let headers = headers.map(|(name, value)| (name, value.as_bytes()));
-        self.topics.produce("inventory.commands", Some(order.as_bytes()), &headers, Some(frame)).await;
+        self.0.topics.produce("inventory.commands", Some(order.as_bytes()), &headers, Some(frame)).await;
     }
 
     /// The replies in the order in which they were said: order, its version, the command they answer.
@@ -155,7 +142,7 @@ impl Rig {
             "select convert_from(key, 'utf8'), (headers->>'ce_sequence')::bigint, headers->>'ce_causationid'
              from outbox where headers->>'ce_type' in ('StockReserved', 'StockRejected') order by id",
         )
-        .fetch_all(&self.database.pool)
+        .fetch_all(&self.0.inventory_db.pool)
         .await
         .unwrap();
         let mut replies: BTreeMap<String, Vec<(i64, String)>> = BTreeMap::new();
@@ -187,7 +174,7 @@ async fn a_replay_goes_on_after_its_process_was_killed() {
     assert_eq!(made["items"][0]["total"], json!(LETTERS), "{made}");
     rig.replays_running(1).await;
     rig.until("a part to be handled", HANDLED, KILLED_AFTER).await;
-    rig.inventory.kill9().await;
+    rig.0.inventory.kill9().await;
     let handled = rig.count(HANDLED).await;
     let left = "select count(*) from replay_items where state in ('pending', 'sent')";
     let (left, on_their_way) =
@@ -195,8 +182,7 @@ async fn a_replay_goes_on_after_its_process_was_killed() {
     println!("killed with {handled} handled, {left} without an outcome, {on_their_way} of them sent");
     assert!(left > 0, "killed half-way");
 
-    rig.inventory.restart();
-    rig.inventory.wait_ready(READY_TIMEOUT).await;
+    System::restart(&mut rig.0.inventory).await;
     rig.until("all to be handled", HANDLED, LETTERS as i64).await;
     let ended = async || {
         let shown = rig.operator(&["dead-letters", "replay", "list"]).await;
@@ -215,4 +201,5 @@ async fn a_replay_goes_on_after_its_process_was_killed() {
     assert_eq!(rig.count("select coalesce(sum(reserved), 0)::bigint from stock").await, 3 * KEYS as i64);
     assert_eq!(rig.count("select coalesce(sum(available), 0)::bigint from stock").await, 0);
     assert_eq!(rig.count("select count(*) from parked_keys").await, 0);
+    rig.holds_but_for_the_orders().await;
 }

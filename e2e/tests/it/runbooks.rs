@@ -11,6 +11,7 @@ use waybill_testkit::polling::eventually_named;
 use waybill_testkit::process::binary_path;
 use waybill_testkit::{Process, TestDatabase};
 
+use crate::invariants;
 use crate::shop::Shop;
 use crate::system::{Special, System};
 
@@ -64,6 +65,7 @@ async fn every_command_of_the_runbooks_works() {
     system.place_order_saga_becomes(&third, "stuck").await;
     desk.follow("stuck-saga.md", &third).await.contains(&[&third, "stuck"]);
     paid(&shop, &third).await;
+    invariants::hold_whatever_failed(&system, &shop.accepted()).await;
 }
 
 #[test]

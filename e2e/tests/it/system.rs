@@ -161,7 +161,8 @@ impl System {
     /// Runs `waybillctl verify` once. The system may be in motion.
     pub(crate) async fn verify(&self) -> Verified {
         let named = named(self.databases()).join(",");
-        let builder = common(Process::named("waybillctl"), &self.topics, &[]).without_http();
+        // With the settings: one of them may be another prefix.
+        let builder = common(Process::named("waybillctl"), &self.topics, &self.settings).without_http();
         let mut process = builder.arg("verify").arg("--json").env("WAYBILL_VERIFY_DATABASES", named).spawn();
         let code = process.wait_exit(READY_TIMEOUT).await;
         let output = process.output();
@@ -291,7 +292,7 @@ fn common(
 }
 
 /// Makes the manifest's topics as an operator would.
-pub(crate) async fn topics_apply(topics: &TestTopics) {
+async fn topics_apply(topics: &TestTopics) {
     let apply = common(Process::named("waybillctl"), topics, &[]).without_http().arg("topics").arg("apply");
     let mut process = apply.spawn();
     let code = process.wait_exit(READY_TIMEOUT).await;
