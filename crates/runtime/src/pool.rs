@@ -1,10 +1,13 @@
 //! Postgres pools: no half-open transaction is ever handed out, and every statement has a time limit.
 
+use std::future::Future;
+use std::ops::{Deref, DerefMut};
 use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::Connection as _;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
 
 use crate::config;
 use crate::lifecycle::Shutdown;
@@ -19,6 +22,11 @@ pub const STATEMENT_TIMEOUT_MS: u32 = 10_000;
 pub const LOCK_TIMEOUT_MS: u32 = 2_000;
 /// A transaction that sits idle this long belongs to a process that hangs; its locks are taken back.
 pub const IDLE_IN_TRANSACTION_TIMEOUT_MS: u32 = 10_000;
+/// How long one round of a loop may wait for Postgres in all: a few statements at their limit. A server that hangs, its
+/// connections open, answers none of them and ends none of them.
+pub const ROUND_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a roll back may take that is left to the pool. A server that hangs does not answer it at all.
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The server looks this often whether a busy session's client still lives, so that a killed process's locks go.
 pub const CLIENT_CONNECTION_CHECK_MS: u32 = 1_000;
 
@@ -62,6 +70,10 @@ impl Pools {
 /// acknowledged insert would never commit. The roll back costs the same round trip as the ping and cures it. Work that is
 /// a single statement does without it: [`Statements`].
 ///
+/// A transaction that was dropped is rolled back when its connection comes back to the pool. sqlx waits for that without
+/// a limit, and a connection to a server that hangs would be missing in the pool until TCP gives it up, in a quarter of an
+/// hour; here it is closed after two seconds.
+///
 /// # Errors
 /// When the URL can not be read.
 pub fn connect(url: &str, max: u32, application_name: &str) -> Result<PgPool, sqlx::Error> {
@@ -100,7 +112,20 @@ pub(crate) fn session(url: &str, application_name: &str) -> Result<PgConnectOpti
 
 /// A pool's options without any guard.
 pub(crate) fn bounded(max: u32) -> PgPoolOptions {
-    PgPoolOptions::new().max_connections(max).acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false)
+    PgPoolOptions::new()
+        .max_connections(max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                // Only where something was left to be sent: the usual release costs nothing more.
+                if !connection.should_flush() {
+                    return Ok(true);
+                }
+                let rolled_back = tokio::time::timeout(ROLLBACK_TIMEOUT, connection.ping()).await;
+                rolled_back.map_err(|_| timed_out())?.map(|()| true)
+            })
+        })
 }
 
 /// A connection for work that may take as long as it takes, such as an `alter` of a large table. It waits for locks no
@@ -111,6 +136,65 @@ pub(crate) fn bounded(max: u32) -> PgPoolOptions {
 pub async fn connect_unhurried(url: &str, application_name: &str) -> Result<PgConnection, sqlx::Error> {
     let session = session(url, application_name)?;
     PgConnection::connect_with(&session.options([("statement_timeout", "0")])).await
+}
+
+/// A pool's connection for work that may be cut off anywhere, also between two messages to the server: unless it is given
+/// back, it is closed, so that nobody meets what was half done, and the pool has its place again.
+#[derive(Debug)]
+pub struct Checkout {
+    connection: PoolConnection<Postgres>,
+    is_whole: bool,
+}
+
+impl Checkout {
+    /// Waits for a connection, for [`ACQUIRE_TIMEOUT`] at most.
+    ///
+    /// # Errors
+    /// What the pool says.
+    pub async fn of(pool: &PgPool) -> Result<Self, sqlx::Error> {
+        Ok(Self { connection: pool.acquire().await?, is_whole: false })
+    }
+
+    /// The work came to its end, whichever.
+    pub fn give_back(mut self) {
+        self.is_whole = true;
+    }
+}
+
+impl Deref for Checkout {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Checkout {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            // Bounded by sqlx: a goodbye, and after five seconds without.
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// Work with the database that a loop does again when it fails, within [`ROUND_TIME_MAX`]. What is cut off is rolled back,
+/// or may have been committed: as after a lost connection.
+///
+/// # Errors
+/// What the work says; [`sqlx::Error::Io`] with `TimedOut` when the time is over.
+pub async fn round<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    tokio::time::timeout(ROUND_TIME_MAX, work).await.unwrap_or_else(|_| Err(timed_out().into()))
+}
+
+fn timed_out() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 
 /// Waits until the database answers, saying so; `false` when the shutdown came first.
