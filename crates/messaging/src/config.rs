@@ -1,5 +1,7 @@
 //! The settings of librdkafka, in one place, each with its reason. What is not named here stays at librdkafka's default.
 
+use std::time::Duration;
+
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
 use crate::security::Security;
@@ -9,17 +11,19 @@ use crate::security::Security;
 pub const SESSION_TIMEOUT_MS: u32 = 6_000;
 /// A third of [`SESSION_TIMEOUT_MS`], as Kafka advises: two may get lost.
 pub const HEARTBEAT_INTERVAL_MS: u32 = 2_000;
-/// A member that does not poll this long is dropped, and a rebalance waits at most this long for a busy one. Far above
-/// any batch (every statement is limited to ten seconds), far below the default of five minutes.
+/// A member that does not poll this long is dropped, and a rebalance waits at most this long for a busy one, unless its
+/// consumer says otherwise. Far above any batch (every statement is limited to ten seconds), far below the default of five
+/// minutes.
 pub const MAX_POLL_INTERVAL_MS: u32 = 120_000;
 /// How often stored offsets are committed: what a killed process repeats is at most this much work, all duplicates.
 pub const AUTO_COMMIT_INTERVAL_MS: u32 = 1_000;
 /// How often librdkafka tells its statistics, the source of `consumer_lag_records`.
 pub const STATISTICS_INTERVAL_MS: u32 = 5_000;
 
-/// For a group member whose offsets are stored by hand after the effects are committed.
+/// For a group member whose offsets are stored by hand after the effects are committed. `max_poll_interval` is at least
+/// [`SESSION_TIMEOUT_MS`].
 #[must_use]
-pub fn consumer(bootstrap: &str, group: &str, client_id: &str) -> ClientConfig {
+pub fn consumer(bootstrap: &str, group: &str, client_id: &str, max_poll_interval: Duration) -> ClientConfig {
     let mut config = common(bootstrap, client_id);
     config
         .set("group.id", group)
@@ -33,7 +37,7 @@ pub fn consumer(bootstrap: &str, group: &str, client_id: &str) -> ClientConfig {
         .set("partition.assignment.strategy", "range")
         .set("session.timeout.ms", SESSION_TIMEOUT_MS.to_string())
         .set("heartbeat.interval.ms", HEARTBEAT_INTERVAL_MS.to_string())
-        .set("max.poll.interval.ms", MAX_POLL_INTERVAL_MS.to_string())
+        .set("max.poll.interval.ms", max_poll_interval.as_millis().to_string())
         .set("allow.auto.create.topics", "false")
         // Ten batches are fetched ahead and no more: the default of 64 MiB is memory for nothing.
         .set("queued.min.messages", "5000")
@@ -106,7 +110,8 @@ mod tests {
 
     #[test]
     fn librdkafka_knows_every_setting() {
-        consumer("127.0.0.1:1", "group", "test").create::<BaseConsumer>().unwrap();
+        let interval = Duration::from_millis(SESSION_TIMEOUT_MS.into());
+        consumer("127.0.0.1:1", "group", "test", interval).create::<BaseConsumer>().unwrap();
         producer("127.0.0.1:1", "test").create::<BaseProducer<DefaultProducerContext>>().unwrap();
         admin("127.0.0.1:1", "test").create::<BaseConsumer>().unwrap();
     }

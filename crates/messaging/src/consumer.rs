@@ -9,6 +9,7 @@
 //! |---|---|
 //! | the handler is done | offsets stored; committed within a second, at a revoke and at the end |
 //! | the handler answers [`BatchError`] | partitions paused, polling goes on, the same batch again after a back-off |
+//! | the handler answers nothing for `batch_time_max` | its future is dropped, and it goes on as after a [`BatchError`] |
 //! | the process dies before the offsets are committed | the records come again: handlers drop what they know (inbox) |
 //! | a record is not due ([`ConsumerConfig::due`]) | its partition paused until it is; others and polling go on |
 //! | partitions are revoked | stored offsets committed at once, records buffered for them dropped |
@@ -30,6 +31,7 @@ use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
@@ -52,6 +54,8 @@ pub trait BatchHandler: Send + Sync + 'static {
     /// Makes the effects of every record of the batch, durably, before it answers `Ok`: the offsets are stored next.
     /// A batch may come again, whole or in part, and must then have no further effect.
     ///
+    /// The future may be dropped anywhere: nothing half done may be left in what it borrowed.
+    ///
     /// # Errors
     /// [`BatchError`] when it could not be done now and trying again later will do, never for a fault of a record.
     /// A panic counts as one.
@@ -68,6 +72,15 @@ impl BatchError {
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }
+}
+
+/// A batch was in the handler for longer than [`ConsumerConfig::batch_time_max`]: its future was dropped. Inside a
+/// [`BatchError`].
+#[derive(Debug, thiserror::Error)]
+#[error("the batch was not handled within {} ms: the handler waits for what does not answer", limit.as_millis())]
+pub struct BatchTimedOut {
+    /// How long it could take.
+    pub limit: Duration,
 }
 
 /// Why a consumer ended on its own. The process should end too and be started again.

@@ -60,6 +60,7 @@ impl Context {
             tracing::warn!(group = self.group, %error, "newly assigned partitions could not be resumed");
         }
         tracing::info!(group = self.group, partitions = partitions.count(), "partitions assigned");
+        self.metrics.assignments.inc();
         self.status.assigned(partitions.count());
     }
 }

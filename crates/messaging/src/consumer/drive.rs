@@ -18,7 +18,7 @@ use super::context::Context;
 use super::metrics::Metrics;
 use super::offsets::next_offsets;
 use super::waiting::Waiting;
-use super::{Batch, BatchError, BatchHandler, ConsumerConfig, ConsumerError};
+use super::{Batch, BatchError, BatchHandler, BatchTimedOut, ConsumerConfig, ConsumerError};
 use crate::record::Record;
 use crate::{config, headers};
 
@@ -39,7 +39,7 @@ pub(super) fn drive<H: BatchHandler>(
     let context = Context::new(&config.group, config.status.clone(), metrics.clone());
     let create = |source| ConsumerError::Create { group: config.group.clone(), source };
     let consumer: BaseConsumer<Context> =
-        config::consumer(&config.bootstrap, &config.group, &config.client_id)
+        config::consumer(&config.bootstrap, &config.group, &config.client_id, config.max_poll_interval)
             .create_with_context(context)
             .map_err(create)?;
     let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
@@ -197,15 +197,18 @@ impl<H: BatchHandler> Drive<'_, H> {
     }
 
     /// Runs the handler on the runtime and waits for it. This thread does not poll meanwhile: so no rebalance can happen
-    /// while a batch is in the handler, and every statement the handler makes is bounded by the server.
+    /// while a batch is in the handler. Every statement the handler makes is bounded by the server; that there is a server
+    /// is bounded here.
     fn handle(&self, batch: &Arc<Batch>) -> Result<(), BatchError> {
         let (answer, answered) = std::sync::mpsc::sync_channel(1);
         let (handler, shared) = (Arc::clone(&self.handler), Arc::clone(batch));
+        let limit = self.config.batch_time_max;
         self.runtime.spawn(async move {
-            let result = handler.handle(&shared).await;
+            // The handler's future is gone with this statement, and only then the answer is given.
+            let result = tokio::time::timeout(limit, handler.handle(&shared)).await;
             drop(shared);
             // The receiver waits below.
-            let _ = answer.send(result);
+            let _ = answer.send(result.unwrap_or_else(|_| Err(BatchError::new(BatchTimedOut { limit }))));
         });
         answered
             .recv()
@@ -225,6 +228,9 @@ impl<H: BatchHandler> Drive<'_, H> {
 
     fn tell_failure(&self, batch: &Batch, error: &BatchError, wait: Duration) {
         self.metrics.retries.inc();
+        if error.0.is::<BatchTimedOut>() {
+            self.metrics.timeouts.inc();
+        }
         self.config.status.failing(error.to_string());
         let (trace_id, correlation_id) = batch.records.first().map(headers::ids_for_logs).unwrap_or_default();
         let cause = error.0.as_ref() as &dyn std::error::Error;

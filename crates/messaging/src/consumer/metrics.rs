@@ -18,6 +18,8 @@ pub(super) struct Metrics {
     pub(super) batch_size: Histogram,
     pub(super) batch_seconds: Histogram,
     pub(super) retries: IntCounter,
+    pub(super) timeouts: IntCounter,
+    pub(super) assignments: IntCounter,
     event_age: Histogram,
     lag: IntGaugeVec,
     group: String,
@@ -29,15 +31,23 @@ impl Metrics {
             let all: HistogramVec = metrics::histogram_vec(name, help, &["group"], buckets);
             all.with_label_values(&[group])
         };
-        let retries = metrics::counter_vec(
-            "consumer_batch_retries_total",
-            "Batches tried again because the infrastructure failed.",
-            &["group"],
-        );
+        let counter =
+            |name: &str, help: &str| metrics::counter_vec(name, help, &["group"]).with_label_values(&[group]);
         Self {
             batch_size: histogram("consumer_batch_size", "Records handed over together.", SIZE_BUCKETS),
             batch_seconds: histogram("consumer_batch_seconds", "Time to handle a batch.", LATENCY_BUCKETS_S),
-            retries: retries.with_label_values(&[group]),
+            retries: counter(
+                "consumer_batch_retries_total",
+                "Batches tried again because the infrastructure failed.",
+            ),
+            timeouts: counter(
+                "consumer_batch_timeouts_total",
+                "Batches tried again because the handler did not answer in time.",
+            ),
+            assignments: counter(
+                "consumer_assignments_total",
+                "How often this member was assigned partitions: each time after the first is a rebalance.",
+            ),
             event_age: histogram(
                 "event_age_seconds",
                 "From the making of a message (ce_time) to the end of its handling.",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ConsumerStatus;
+use crate::config::{MAX_POLL_INTERVAL_MS, SESSION_TIMEOUT_MS};
 use crate::record::Record;
 
 /// Tells whether a record may be handled now, by whatever clock decides that.
@@ -36,6 +37,9 @@ impl fmt::Debug for Due {
 const BATCH_RECORDS_MAX: usize = 500;
 /// Bytes of one batch, so that large records do not pile up in memory. The record that reaches it is still taken.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long a batch may be in the handler: three quarters of the time after which the group drops a member that does not
+/// poll, so that one whose database hangs is a member all the same, and tells.
+const BATCH_TIME_MAX: Duration = Duration::from_millis(MAX_POLL_INTERVAL_MS as u64 * 3 / 4);
 /// How long a busy consumer waits for a batch to fill; an idle one hands a record over at once.
 const BATCH_WAIT_MAX: Duration = Duration::from_millis(10);
 /// First wait after a failed batch: a deadlock or a lost connection is over at once.
@@ -62,6 +66,12 @@ pub struct ConsumerConfig {
     pub batch_bytes_max: usize,
     /// How long a batch may wait for more records, when the one before was large.
     pub batch_wait_max: Duration,
+    /// How long a batch may be in the handler; below [`Self::max_poll_interval`]. Past it the handler's future is dropped
+    /// and the batch has failed ([`super::BatchTimedOut`]).
+    pub batch_time_max: Duration,
+    /// After this long without a poll the group drops the member, and so long a rebalance waits for it. At least the
+    /// session timeout, 6 s.
+    pub max_poll_interval: Duration,
     /// First wait after a failed batch.
     pub retry_wait_first: Duration,
     /// Longest wait after a failed batch.
@@ -87,6 +97,8 @@ impl ConsumerConfig {
             batch_records_max: BATCH_RECORDS_MAX,
             batch_bytes_max: BATCH_BYTES_MAX,
             batch_wait_max: BATCH_WAIT_MAX,
+            batch_time_max: BATCH_TIME_MAX,
+            max_poll_interval: Duration::from_millis(MAX_POLL_INTERVAL_MS.into()),
             retry_wait_first: RETRY_WAIT_FIRST,
             retry_wait_max: RETRY_WAIT_MAX,
             due: None,
@@ -104,6 +116,14 @@ impl ConsumerConfig {
         }
         if self.batch_records_max == 0 {
             return Err("batch_records_max is 0; a batch has at least one record");
+        }
+        if self.max_poll_interval < Duration::from_millis(SESSION_TIMEOUT_MS.into()) {
+            return Err("max_poll_interval is below the session timeout of 6 s; make it longer");
+        }
+        if self.batch_time_max >= self.max_poll_interval {
+            return Err(
+                "batch_time_max is not below max_poll_interval: the group would drop a busy member first",
+            );
         }
         Ok(())
     }

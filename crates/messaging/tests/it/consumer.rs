@@ -1,7 +1,7 @@
 //! The consumer's promises, on a real broker: order, offsets after effects, pause and go on, rebalance, bounded end.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,12 +30,17 @@ struct Remembers {
     failures_left: Arc<AtomicUsize>,
     always_fails: bool,
     panics: Arc<AtomicBool>,
+    /// Does not answer, once.
+    hangs: Arc<AtomicBool>,
 }
 
 impl BatchHandler for Remembers {
     async fn handle(&self, batch: &Batch) -> Result<(), BatchError> {
         if self.panics.swap(false, Ordering::SeqCst) {
             panic!("as planned");
+        }
+        if self.hangs.swap(false, Ordering::SeqCst) {
+            std::future::pending::<()>().await;
         }
         let left = |n: usize| n.checked_sub(1);
         if self.always_fails
@@ -259,6 +264,56 @@ async fn a_partition_that_is_not_due_waits_over_a_rebalance_and_others_go_on() {
     assert_complete_and_in_order(&handler.all(), 60);
 }
 
+/// A metric of the group, when it has been told.
+fn metric(topics: &TestTopics, name: &str) -> Option<u64> {
+    let line = format!(r#"{name}{{group="{}{GROUP}"}} "#, topics.prefix);
+    metrics::render().lines().find_map(|found| found.strip_prefix(&line)?.parse().ok())
+}
+
+#[tokio::test]
+async fn a_handler_that_does_not_answer_is_given_up_and_its_batch_comes_again() {
+    let topics = TestTopics::create(&[(TOPIC, 2)]).await;
+    produce(&topics, 0, 20, 5).await;
+    let handler = Remembers::default();
+    handler.hangs.store(true, Ordering::SeqCst);
+    let mut config = ConsumerConfig::new(&kafka_bootstrap(), &topics.prefix, GROUP, &[TOPIC]);
+    config.batch_time_max = Duration::from_millis(500);
+    config.close_timeout = LIMIT;
+    let member = Member::start_with(config, handler.clone());
+    handler.wait_for(20).await;
+    assert!(metric(&topics, "consumer_batch_timeouts_total").is_some_and(|count| count >= 1));
+    let works = async || member.status.check().ok();
+    eventually_named("status without a failure", LIMIT, works).await;
+    member.stop().await;
+    assert_complete_and_in_order(&handler.all(), 20);
+}
+
+/// The shortest time without a poll after which a group may drop its member.
+const POLL_INTERVAL: Duration = Duration::from_secs(6);
+/// When the records of the test below are due, in milliseconds since 1970: not in our days, until it says so.
+static DUE_MS: AtomicI64 = AtomicI64::new(32_000_000_000_000);
+
+#[tokio::test]
+async fn a_partition_that_is_not_due_for_long_causes_no_rebalance() {
+    let topics = TestTopics::create(&[(TOPIC, 2)]).await;
+    produce(&topics, 0, 12, 5).await;
+    let handler = Remembers::default();
+    let mut config = ConsumerConfig::new(&kafka_bootstrap(), &topics.prefix, GROUP, &[TOPIC]);
+    config.max_poll_interval = POLL_INTERVAL;
+    config.batch_time_max = POLL_INTERVAL / 2;
+    config.close_timeout = LIMIT;
+    config.due = Some(|_| chrono::DateTime::from_timestamp_millis(DUE_MS.load(Ordering::SeqCst)));
+    let member = Member::start_with(config, handler.clone());
+    member.assigned(2).await;
+    let due = chrono::Utc::now() + 2 * POLL_INTERVAL + Duration::from_secs(1);
+    DUE_MS.store(due.timestamp_millis(), Ordering::SeqCst);
+    assert!(handler.all().is_empty(), "nothing before its time");
+    handler.wait_for(12).await;
+    assert_eq!(metric(&topics, "consumer_assignments_total"), Some(1), "it stayed in its group");
+    member.stop().await;
+    assert_eq!(handler.all().len(), 12, "nothing twice");
+}
+
 #[tokio::test]
 async fn the_lag_is_told_also_while_nothing_can_be_handled() {
     let topics = TestTopics::create(&[(TOPIC, 1)]).await;
@@ -329,7 +384,17 @@ async fn when_kafka_goes_away_in_the_middle_it_still_stops_in_time() {
 
 #[tokio::test]
 async fn a_configuration_that_can_not_work_is_refused() {
-    let config = ConsumerConfig::new("127.0.0.1:1", "", GROUP, &[]);
-    let refused = consumer::run(config, Remembers::default(), Shutdown::manual()).await;
-    assert!(matches!(refused, Err(ConsumerError::Config(_))));
+    let usable = ConsumerConfig::new("127.0.0.1:1", "", GROUP, &[TOPIC]);
+    let no_topic = ConsumerConfig::new("127.0.0.1:1", "", GROUP, &[]);
+    let below_the_session = Duration::from_secs(5);
+    let too_short = ConsumerConfig {
+        max_poll_interval: below_the_session,
+        batch_time_max: below_the_session / 2,
+        ..usable.clone()
+    };
+    let too_long = ConsumerConfig { batch_time_max: usable.max_poll_interval, ..usable };
+    for config in [no_topic, too_short, too_long] {
+        let refused = consumer::run(config, Remembers::default(), Shutdown::manual()).await;
+        assert!(matches!(refused, Err(ConsumerError::Config(_))), "{refused:?}");
+    }
 }
