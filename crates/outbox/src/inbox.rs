@@ -19,7 +19,7 @@
 //! | the handler wants to retry a message | rolled back and done again without it: it travels to the first retry topic, its key is parked, later messages of the key are held |
 //! | the handler rejects a message | likewise, and it becomes a dead letter and blocks its key (policy *skip*: its key goes on) |
 //! | most keys fail alike, or too much is held | [`BatchError`]: the consumer pauses and says so |
-//! | the handler faults, panics, or breaks a constraint | rolled back, then redone in halves, each in its own transaction and in order, until what fails is alone; that is rejected. One message of n costs `log2 n + 4` transactions at most, and many never more than about two each |
+//! | the handler faults, panics, or breaks a constraint | rolled back, then redone in one transaction, in order, in parts behind savepoints that are halved until what fails is alone; that is rejected. One message of n takes `log2 n + 3` parts at most. When it takes more than 40 parts or a second, or loses a conflict, the parts are transactions of their own: many never more than about two for each message |
 //! | Postgres is away or overloaded, a lock or statement timed out, a deadlock, a missing table or partition | [`BatchError`]: the same batch again after a back-off; nothing is dead-lettered |
 
 mod appearance;
@@ -29,8 +29,10 @@ mod halving;
 pub(crate) mod incoming;
 mod outcome;
 mod process;
+mod search;
 pub(crate) mod span;
 pub(crate) mod store;
+mod transaction;
 mod waves;
 
 use std::fmt;
@@ -94,7 +96,7 @@ pub enum HandlerError {
     /// A statement failed. Data and constraint errors are the message's fault, all others the infrastructure's.
     #[error("a statement failed")]
     Database(#[from] sqlx::Error),
-    /// A message can not be handled: redone in halves until it is alone, then a dead letter.
+    /// A message can not be handled: redone in parts until it is alone, then a dead letter.
     #[error("{0}")]
     Fault(String),
 }

@@ -191,7 +191,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
     ///
     /// # Errors
     /// Any [`SagaError`]; nothing has happened once the caller rolls back. [`SagaError::UnknownVersion`] names every
-    /// instance it concerns; a fault concerns one, and a consumer repeats its batch in halves to find it.
+    /// instance it concerns; a fault concerns one, and a consumer repeats its batch in parts to find it.
     pub async fn advance(
         &self,
         conn: &mut PgConnection,

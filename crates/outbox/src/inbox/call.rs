@@ -46,17 +46,36 @@ pub(crate) async fn say<H: Handler>(
     } else {
         append::append(conn, &this.prefix, out).await
     };
-    match said {
-        Ok(()) => Ok(()),
-        // Too large, or the handler swallowed an error: these are about the message.
-        Err(error @ sqlx::Error::Encode(_)) => Err(Trouble::Message { class: "fault", why: chain(&error) }),
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("25P02") => {
-            let why =
-                "the handler went on after a failed statement instead of returning its error".to_owned();
-            Err(Trouble::Message { class: "fault", why })
-        }
-        Err(error) => Err(Trouble::ours(error)),
-    }
+    said.map_err(|error| match error {
+        // Too large: that is about the message.
+        error @ sqlx::Error::Encode(_) => too_large(&error),
+        error if is_aborted(&error) => swallowed(),
+        error => Trouble::ours(error),
+    })
+}
+
+/// Ends a part of the transaction whose effects stay, as far as they can be judged before the commit: what the handler
+/// wants to say can be appended, it swallowed no error, and no constraint that is checked at the commit is broken.
+pub(super) async fn keep(conn: &mut PgConnection, out: &[Message]) -> Result<(), Trouble> {
+    append::limits_check(out).map_err(|error| too_large(&sqlx::Error::Encode(error.into())))?;
+    store::part_keep_in_tx(conn).await.map_err(|error| match error {
+        error if is_aborted(&error) => swallowed(),
+        error => Trouble::commit(error),
+    })
+}
+
+fn too_large(error: &sqlx::Error) -> Trouble {
+    Trouble::Message { class: "fault", why: chain(error) }
+}
+
+/// Whether a statement before this one failed and nobody said so.
+fn is_aborted(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("25P02"))
+}
+
+fn swallowed() -> Trouble {
+    let why = "the handler went on after a failed statement instead of returning its error";
+    Trouble::Message { class: "fault", why: why.to_owned() }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

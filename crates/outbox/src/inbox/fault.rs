@@ -72,6 +72,13 @@ fn is_of_message(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether a transaction was only in another's way: a deadlock, a lock that was waited for too long, a serialization
+/// failure. A smaller transaction may get through.
+pub(super) fn is_conflict(error: &BatchError) -> bool {
+    let Some(sqlx::Error::Database(error)) = error.0.downcast_ref() else { return false };
+    matches!(error.code().as_deref(), Some("40001" | "40P01" | "55P03"))
+}
+
 /// Whether a payload was not decoded because this program is wrong, not the payload: then every message would fail.
 pub(crate) fn is_of_program(error: &CodecError) -> bool {
     matches!(error, CodecError::Schema { .. } | CodecError::Unfit { .. } | CodecError::AllocationLimit { .. })

@@ -1,12 +1,13 @@
-//! Which messages of a batch that failed are tried together next, until what fails is alone: pure.
+//! Which messages of a batch that failed are tried together next, until what fails is alone: pure. How a part is tried is
+//! not its matter: `search.rs` tries each behind a savepoint of one transaction, `process.rs` each in its own.
 
 /// How what is left of a failed batch is cut: always its first messages, so that nothing is begun before all before it
-/// is settled. What fails is halved; what does not is committed and known to be good, so that what is left of a half
-/// that failed holds what is at fault. When that is alone, the rest is tried in larger parts again: after the first
+/// is settled. What fails is halved; what does not is kept and known to be good, so that what is left of a half that
+/// failed holds what is at fault. When that is alone, the rest is tried in larger parts again: after the first
 /// fault all of it, and half as much after each further one.
 ///
-/// A batch of n with k messages at fault takes at most `2 + k (log2 n + 2)` transactions, log2 rounded up, the first
-/// failed one included; and, whatever k, at most `2 n + (log2 n + 1) (log2 n + 2) / 2`: about as many as one by one.
+/// A batch of n with k messages at fault takes at most `2 + k (log2 n + 2)` tries, log2 rounded up, the first failed one
+/// included; and, whatever k, at most `2 n + (log2 n + 1) (log2 n + 2) / 2`: about as many as one by one.
 #[derive(Debug)]
 pub(super) struct Halving {
     /// The first so many failed together. 0: nothing is known of what is left.
@@ -32,8 +33,8 @@ impl Halving {
         wanted.min(left)
     }
 
-    /// The first so many were tried and are committed: they are left no more.
-    pub(super) fn committed(&mut self, tried: usize) {
+    /// The first so many were tried and stay as they are: they are left no more.
+    pub(super) fn kept(&mut self, tried: usize) {
         let buried_only = self.is_found && tried == 1;
         self.is_found = false;
         if self.suspects > 0 {
@@ -62,29 +63,29 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What happened to a batch: whether each message was found at fault, and the transactions.
+    /// What happened to a batch: whether each message was found at fault, the tries, and how many parts were kept.
     struct Redone {
         found: Vec<bool>,
-        transactions: usize,
-        commits: usize,
+        tries: usize,
+        kept: usize,
     }
 
-    /// Tries a batch as `process.rs` does; a part fails when it has a message at fault that was not found yet.
+    /// Tries a batch as those two do; a part fails when it has a message at fault that was not found yet.
     fn redo(at_fault: &[bool]) -> Redone {
         let count = at_fault.len();
         let mut halving = Halving::of(count);
-        let mut redone = Redone { found: vec![false; count], transactions: 1, commits: 0 };
+        let mut redone = Redone { found: vec![false; count], tries: 1, kept: 0 };
         let mut begun = 0;
         while begun < count {
             let tried = halving.next(count - begun);
             assert!((1..=count - begun).contains(&tried));
-            redone.transactions += 1;
+            redone.tries += 1;
             let part = begun..begun + tried;
             if part.clone().any(|place| at_fault[place] && !redone.found[place]) {
                 redone.found[begun] |= halving.failed(tried);
             } else {
-                halving.committed(tried);
-                redone.commits += 1;
+                halving.kept(tried);
+                redone.kept += 1;
                 begun = part.end;
             }
         }
@@ -103,7 +104,7 @@ mod tests {
         let log2 = log2_up(count);
         let few = 2 + faults * (log2 + 2);
         let many = 2 * count + (log2 + 1) * (log2 + 2) / 2;
-        assert!(redone.transactions <= few.min(many), "{faults} of {count}: {}", redone.transactions);
+        assert!(redone.tries <= few.min(many), "{faults} of {count}: {}", redone.tries);
         redone
     }
 
@@ -117,15 +118,15 @@ mod tests {
     }
 
     #[test]
-    fn one_of_a_hundred_takes_eleven_transactions_at_most() {
+    fn one_of_a_hundred_takes_eleven_tries_at_most() {
         for place in 0..100 {
             let redone = check(&(0..100).map(|other| other == place).collect::<Vec<_>>());
-            assert!(redone.transactions <= 11 && redone.commits <= 8, "{place}: {}", redone.transactions);
+            assert!(redone.tries <= 11 && redone.kept <= 8, "{place}: {}", redone.tries);
         }
     }
 
     #[test]
-    fn what_failed_by_chance_is_committed_in_halves() {
+    fn what_failed_by_chance_is_kept_in_halves() {
         let mut halving = Halving::of(100);
         let mut left = 100;
         let mut parts = Vec::new();
@@ -133,7 +134,7 @@ mod tests {
             let tried = halving.next(left);
             parts.push(tried);
             left -= tried;
-            halving.committed(tried);
+            halving.kept(tried);
         }
         assert_eq!(parts, [50, 25, 13, 6, 3, 2, 1]);
     }

@@ -15,6 +15,9 @@ use crate::append::KEY_BYTES_MAX;
 use crate::retry::decide::{self, Admission, Decision, Judgement, Source, Tried};
 use crate::retry::{KeyState, Policy};
 
+/// How often a message was tried when it becomes a dead letter by a fault: with others, and alone.
+const FAULT_ATTEMPTS: u16 = 2;
+
 /// A batch's records, in the order of their arrival.
 pub(crate) struct Incoming<'a, M> {
     pub(crate) items: Vec<Item<'a, M>>,
@@ -47,6 +50,11 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn reject(class: &'static str, why: String, attempts: u16) -> Self {
         Self { judgement: Judgement::Reject, class, why, attempts, at: Utc::now() }
+    }
+
+    /// Of a message that failed alone, after it had with others.
+    pub(crate) fn at_fault(class: &'static str, why: String) -> Self {
+        Self::reject(class, why, FAULT_ATTEMPTS)
     }
 
     /// Of a verdict; `None` when it is done.

@@ -32,7 +32,7 @@ impl Outcomes {
         );
         let redone = counter_vec(
             "inbox_batches_redone_total",
-            "Batches redone in halves, because a message of theirs failed and nobody knew which.",
+            "Batches redone in parts, because a message of theirs failed and nobody knew which.",
             &["group"],
         );
         let of = |outcome| messages.with_label_values(&[group, outcome]);

@@ -68,3 +68,22 @@ pub(crate) async fn inbox_take_in_tx(
 pub(crate) async fn alive_in_tx(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query("select 1").execute(conn).await.map(|_| ())
 }
+
+/// Begins a part of the transaction that can be undone alone.
+pub(crate) async fn part_begin_in_tx(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql("savepoint part").execute(conn).await.map(|_| ())
+}
+
+/// Ends a part that stays. Fails when a statement of it failed, or when what is only checked at the commit is broken by
+/// now. Constraints are left as they were: the second savepoint undoes that they were made immediate, and they are
+/// checked again at the commit.
+pub(crate) async fn part_keep_in_tx(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let checked = "savepoint checked; set constraints all immediate; rollback to savepoint checked; \
+                   release savepoint part";
+    sqlx::raw_sql(checked).execute(conn).await.map(|_| ())
+}
+
+/// Undoes a part, also one in which a statement failed.
+pub(crate) async fn part_undo_in_tx(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql("rollback to savepoint part; release savepoint part").execute(conn).await.map(|_| ())
+}

@@ -1,6 +1,7 @@
-//! Batches that fail and are redone in halves: effects once, order per key, dead letters alone, few transactions.
+//! Batches that fail and are redone in parts: effects once, order per key, dead letters alone, few transactions.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use waybill_messaging::consumer::{Batch, BatchHandler as _};
 use waybill_outbox::retry::{Poisoned, Policy};
@@ -11,6 +12,8 @@ use crate::ledger::{self, Ledger, count, notes};
 /// Messages of a batch here: 4 = log2.
 const COUNT: usize = 16;
 const LOG2: usize = 4;
+/// How long one transaction searches; see `search.rs`.
+const SEARCH_TIME_MAX: Duration = Duration::from_secs(1);
 /// What makes a transaction fail without telling whose fault it is. (A panic does too; each writes a backtrace.)
 const FAULTS: [&str; 5] = ["constraint", "fault", "deferred", "swallow", "too large"];
 
@@ -51,7 +54,7 @@ async fn letters(database: &TestDatabase) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn one_fault_at_every_place_costs_a_few_transactions_and_the_next_batch_one() {
+async fn one_fault_at_every_place_costs_one_commit_and_the_next_batch_is_whole() {
     let database = ledger::database("halves_one").await;
     let (group, ledger) = ledger::group_with(&database, ledger::PREFIX, Policy::default()).await;
     let mut noted = Vec::new();
@@ -62,9 +65,13 @@ async fn one_fault_at_every_place_costs_a_few_transactions_and_the_next_batch_on
         let wishes: Vec<Wish> = (0..COUNT).map(|n| (format!("{place}-{n}"), ask(n))).collect();
         let batch = batch_from(offset, &wishes);
         let before = commits(&database).await;
+        let started = Instant::now();
         group.handle(&batch).await.unwrap();
+        let in_time = started.elapsed() < SEARCH_TIME_MAX;
         let (tried, committed) = (calls(&ledger), commits(&database).await - before);
-        assert!(tried <= LOG2 + 4 && committed <= LOG2 + 1, "at {place}: {tried} calls, {committed} commits");
+        // On a machine that is too slow for one transaction its parts are tried again, and committed one by one.
+        let (tries, commits) = if in_time { (LOG2 + 4, 1) } else { (2 * LOG2 + 8, LOG2 + 1) };
+        assert!(tried <= tries && committed <= commits, "at {place}: {tried} calls, {committed} commits");
         // No key comes twice, so everything was noted in the order of its arrival.
         noted.extend((0..COUNT).filter(|n| *n != place).map(|n| (format!("{place}-{n}"), 1)));
         buried.push(i64::try_from(offset + place).unwrap());
@@ -191,22 +198,42 @@ async fn any_faults_and_rejects_come_out_as_one_by_one() {
     }
 }
 
-#[tokio::test]
-async fn when_all_are_at_fault_it_costs_about_two_transactions_each() {
-    let database = ledger::database("halves_all").await;
-    let (group, ledger) = ledger::group_with(&database, ledger::PREFIX, policy(Poisoned::Block)).await;
-    let wishes: Vec<Wish> = (0..COUNT).map(|n| (format!("key-{n}"), "constraint")).collect();
+/// Handles so many messages that are all at fault; returns calls, commits, and whether it was quick.
+async fn all_at_fault(database: &TestDatabase, count: usize) -> (usize, usize, bool) {
+    let (group, ledger) = ledger::group_with(database, ledger::PREFIX, policy(Poisoned::Block)).await;
+    let wishes: Vec<Wish> = (0..count).map(|n| (format!("key-{n}"), "constraint")).collect();
+    let started = Instant::now();
     group.handle(&batch_from(0, &wishes)).await.unwrap();
-    let (tried, committed) = (calls(&ledger), commits(&database).await);
-    assert!(
-        tried + committed <= 2 * COUNT + (LOG2 + 1) * (LOG2 + 2) / 2,
-        "{tried} calls, {committed} commits"
-    );
-    assert_eq!(letters(&database).await, (0..COUNT as i64).collect::<Vec<_>>());
+    let in_time = started.elapsed() < SEARCH_TIME_MAX;
+    assert_eq!(letters(database).await, (0..count as i64).collect::<Vec<_>>());
+    (calls(&ledger), commits(database).await, in_time)
+}
+
+/// How often a batch may be tried, whatever fails in it.
+fn tries_max(count: usize) -> usize {
+    let log2 = count.next_power_of_two().ilog2() as usize;
+    2 * count + (log2 + 1) * (log2 + 2) / 2
 }
 
 #[tokio::test]
-async fn infrastructure_that_fails_in_a_half_pauses_and_repeats_no_effect() {
+async fn when_all_are_at_fault_it_costs_about_two_tries_each() {
+    let database = ledger::database("halves_all").await;
+    let (tried, committed, in_time) = all_at_fault(&database, COUNT).await;
+    assert!(tried <= tries_max(COUNT) * if in_time { 1 } else { 2 }, "{tried} calls");
+    assert!(committed == 1 || !in_time, "{committed} commits");
+}
+
+#[tokio::test]
+async fn too_many_faults_for_one_transaction_are_settled_in_several() {
+    let database = ledger::database("halves_many").await;
+    let (tried, committed, _) = all_at_fault(&database, 4 * COUNT).await;
+    // The parts of the transaction that was given up come on top, and what they found is not tried again.
+    assert!(tried <= 40 + tries_max(4 * COUNT), "{tried} calls");
+    assert!(committed > 1, "a transaction of {tried} parts");
+}
+
+#[tokio::test]
+async fn infrastructure_that_fails_in_a_part_pauses_and_decides_nothing() {
     let database = ledger::database("halves_cut").await;
     let (group, _) = ledger::group_with(&database, ledger::PREFIX, policy(Poisoned::Block)).await;
     let mut wishes: Vec<Wish> = (0..COUNT).map(|n| (format!("key-{n}"), "note")).collect();
@@ -215,13 +242,10 @@ async fn infrastructure_that_fails_in_a_half_pauses_and_repeats_no_effect() {
     wishes[11].1 = "end backend once";
     let batch = batch_from(0, &wishes);
     group.handle(&batch).await.unwrap_err();
-    let noted: Vec<_> = (0..5).map(|n| (format!("key-{n}"), 1)).collect();
-    assert_eq!(notes(&database.pool).await, noted, "what was before the fault is committed");
-    assert_eq!(
-        count(&database.pool, "dead_letters").await,
-        0,
-        "the fault is buried with what comes after it"
-    );
+    for table in ["inbox", "outbox", "dead_letters"] {
+        assert_eq!(count(&database.pool, table).await, 0, "{table}: nothing is settled before all of it is");
+    }
+    assert_eq!(notes(&database.pool).await, []);
     group.handle(&batch).await.unwrap();
     let noted: Vec<_> = (0..COUNT).filter(|n| *n != 5).map(|n| (format!("key-{n}"), 1)).collect();
     assert_eq!(notes(&database.pool).await, noted);
@@ -229,7 +253,29 @@ async fn infrastructure_that_fails_in_a_half_pauses_and_repeats_no_effect() {
 }
 
 #[tokio::test]
-async fn a_batch_dropped_anywhere_between_its_halves_is_made_once_by_the_next_try() {
+async fn parts_that_are_in_anothers_way_are_committed_one_by_one() {
+    let database = ledger::database("halves_conflict").await;
+    let (group, _) = ledger::group_with(&database, ledger::PREFIX, policy(Poisoned::Block)).await;
+    let mut wishes: Vec<Wish> = (0..COUNT).map(|n| (format!("key-{n}"), "note")).collect();
+    wishes[5].1 = "constraint";
+    wishes[14].1 = "row";
+    let batch = batch_from(0, &wishes);
+    let mut other = database.pool.begin().await.unwrap();
+    sqlx::query("update rows set n = n + 1").execute(&mut *other).await.unwrap();
+    let error = group.handle(&batch).await.unwrap_err();
+    assert!(error.to_string().contains("lock timeout"), "{error}");
+    let noted =
+        |to: usize| -> Vec<_> { (0..to).filter(|n| *n != 5).map(|n| (format!("key-{n}"), 1)).collect() };
+    assert_eq!(notes(&database.pool).await, noted(14), "what is not in its way is settled");
+    assert_eq!(letters(&database).await, [5]);
+    other.rollback().await.unwrap();
+    group.handle(&batch).await.unwrap();
+    assert_eq!(notes(&database.pool).await, noted(COUNT));
+    assert_eq!(letters(&database).await, [5]);
+}
+
+#[tokio::test]
+async fn a_batch_dropped_anywhere_between_its_parts_is_made_once_by_the_next_try() {
     let database = ledger::database("halves_dropped").await;
     let (group, ledger) = ledger::group_with(&database, ledger::PREFIX, policy(Poisoned::Block)).await;
     for dropped_at in 1..=LOG2 + 3 {

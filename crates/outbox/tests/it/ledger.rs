@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use chrono::Utc;
 use sqlx::{PgConnection, PgPool};
@@ -33,11 +34,21 @@ pub(crate) enum Ask {
     Panic,
     Swallow,
     TooLarge,
+    /// A statement goes over one of the server's limits.
+    Limit,
     EndBackendOnce,
+    /// Waits for a row that a test may have locked.
+    Row,
+    /// Until the test lets it go on.
+    Wait,
+    /// Likewise, but its thread stands still, as all of a frozen process does.
+    Hang,
+    /// Likewise, before its transaction has begun.
+    HangEarly,
     Quiet,
 }
 
-const ASKS: [(&str, Ask); 10] = [
+const ASKS: [(&str, Ask); 15] = [
     ("note", Ask::Note),
     ("reject", Ask::Reject),
     ("fault", Ask::Fault),
@@ -46,7 +57,12 @@ const ASKS: [(&str, Ask); 10] = [
     ("panic", Ask::Panic),
     ("swallow", Ask::Swallow),
     ("too large", Ask::TooLarge),
+    ("limit", Ask::Limit),
     ("end backend once", Ask::EndBackendOnce),
+    ("row", Ask::Row),
+    ("wait", Ask::Wait),
+    ("hang", Ask::Hang),
+    ("hang early", Ask::HangEarly),
     ("quiet", Ask::Quiet),
 ];
 
@@ -58,7 +74,13 @@ pub(crate) struct Ledger {
     pub(crate) decoded: Arc<Mutex<Vec<Option<Story>>>>,
     pub(crate) told: Arc<Mutex<Vec<Option<Story>>>>,
     backend_ended: Arc<AtomicBool>,
+    /// Whether something waits or hangs until it may go on.
+    pub(crate) waits: Arc<AtomicBool>,
+    pub(crate) may_go_on: Arc<AtomicBool>,
 }
+
+/// Between two looks of something that waits.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 impl Handler for Ledger {
     type Message = Ask;
@@ -73,6 +95,9 @@ impl Handler for Ledger {
             return Ok(None);
         }
         let ask = ASKS.iter().find(|(text, _)| text.as_bytes() == payload);
+        if let Some((_, Ask::HangEarly)) = ask {
+            self.hang();
+        }
         ask.map(|(_, ask)| Some(*ask)).ok_or(CodecError::NotAFrame { what: "it is no known word" })
     }
 
@@ -94,6 +119,25 @@ impl Handler for Ledger {
 }
 
 impl Ledger {
+    /// How many messages the handler was given, repeats counted.
+    pub(crate) fn given(&self) -> usize {
+        self.calls.lock().unwrap().iter().map(Vec::len).sum()
+    }
+
+    fn goes_on(&self) -> bool {
+        self.waits.store(true, Ordering::SeqCst);
+        self.may_go_on.load(Ordering::SeqCst)
+    }
+
+    /// The future can not be dropped meanwhile. (The runtime is told, or nobody might look after its timers.)
+    fn hang(&self) {
+        tokio::task::block_in_place(|| {
+            while !self.goes_on() {
+                std::thread::sleep(LOOK_PAUSE);
+            }
+        });
+    }
+
     async fn one(
         &self,
         conn: &mut PgConnection,
@@ -103,7 +147,19 @@ impl Ledger {
         note(conn, delivery, 1).await?;
         match delivery.message {
             Ask::Note => out.push(reply(&delivery.envelope, 10)),
-            Ask::Quiet => {}
+            Ask::Quiet | Ask::HangEarly => {}
+            Ask::Row => {
+                sqlx::query("update rows set n = n + 1").execute(conn).await?;
+            }
+            Ask::Wait => {
+                while !self.goes_on() {
+                    tokio::time::sleep(LOOK_PAUSE).await;
+                }
+            }
+            Ask::Hang => self.hang(),
+            Ask::Limit => {
+                sqlx::query("select repeat('x', 1073741824)").execute(conn).await?;
+            }
             Ask::Reject => return Ok(Verdict::Reject { class: "not_wanted", why: "as asked".to_owned() }),
             Ask::Fault => return Err(HandlerError::fault("faulty as asked")),
             Ask::Constraint => note(conn, delivery, -1).await?,
@@ -152,15 +208,21 @@ fn reply(to: &Envelope, payload_bytes: usize) -> Message {
 pub(crate) async fn database(hint: &str) -> TestDatabase {
     let database = TestDatabase::create(hint).await;
     database.migrate(&[&waybill_outbox::MIGRATIONS]).await;
+    tables(&database.pool).await;
+    database
+}
+
+/// The group's own tables.
+pub(crate) async fn tables(pool: &PgPool) {
     sqlx::raw_sql(
         "create table notes (place bigint generated always as identity, key text, message_id uuid, sequence bigint,
                              amount int check (amount > 0));
-         create table deferred (n int unique deferrable initially deferred);",
+         create table deferred (n int unique deferrable initially deferred);
+         create table rows as select 0 as n;",
     )
-    .execute(&database.pool)
+    .execute(pool)
     .await
     .unwrap();
-    database
 }
 
 /// The group on a pool whose sessions give up a lock soon.

@@ -67,7 +67,7 @@ async fn without_the_guard_a_cancelled_begin_loses_later_writes() {
 #[tokio::test]
 async fn a_checked_out_connection_is_closed_unless_it_is_given_back() {
     // One: whoever comes next has it, or a new one once it is closed.
-    let pool = pool::connect(&Postgres { url: url(), pool_max: 1 }, "runtime-test").unwrap();
+    let pool = pool::connect(&url(), 1, "runtime-test").unwrap();
     let backend = async |checkout: &mut Checkout| -> i32 {
         sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut **checkout).await.unwrap()
     };
