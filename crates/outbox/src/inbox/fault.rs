@@ -60,8 +60,9 @@ fn is_of_message(error: &sqlx::Error) -> bool {
             let code = database.code().unwrap_or_default();
             // "No partition of relation found for row" has a check's code but names no constraint: upkeep mends it.
             let partition_missing = code == "23514" && database.constraint().is_none();
-            // 21 cardinality, 22 data, 23 integrity, 44 check option, P0 raised; 25P02: an error was swallowed before.
-            let of_data = ["21", "22", "23", "44", "P0"].iter().any(|class| code.starts_with(class));
+            // 21 cardinality, 22 data, 23 integrity, 44 check option, 54 a limit of the program (a value too long for an
+            // index, a statement too complex), P0 raised; 25P02: an error was swallowed before.
+            let of_data = ["21", "22", "23", "44", "54", "P0"].iter().any(|class| code.starts_with(class));
             (of_data && !partition_missing) || code == "25P02"
         }
         sqlx::Error::RowNotFound

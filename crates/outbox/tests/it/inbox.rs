@@ -198,6 +198,11 @@ async fn a_message_that_breaks_a_constraint_at_the_commit_is_buried_alone() {
 }
 
 #[tokio::test]
+async fn a_message_that_takes_a_statement_over_a_limit_of_the_server_is_buried_alone() {
+    assert_buried_alone("limit", "database", "requested length too large").await;
+}
+
+#[tokio::test]
 async fn a_message_that_makes_the_handler_panic_is_buried_alone() {
     assert_buried_alone("panic", "panic", "panics as asked").await;
 }
