@@ -20,6 +20,9 @@ use crate::inbox::incoming::{Failure, usable_key};
 use crate::inbox::store::{Parked, Taken, inbox_take_in_tx};
 use crate::inbox::{Group, Handler};
 
+/// Heads of one batch: each is a transaction or a few, one after the other, and all of them fit between two polls.
+const HEADS_MAX: usize = 50;
+
 /// The handler of a group's second consumer, the one that reads its retry topics ([`super::consumer_config`]).
 pub struct RetryProcessor<H>(Arc<Group<H>>);
 
@@ -43,6 +46,7 @@ impl<H: Handler> RetryProcessor<H> {
         }
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut config = ConsumerConfig::new(bootstrap, &this.prefix, &format!("{group}.retry"), &names);
+        config.batch_records_max = HEADS_MAX;
         config.due = Some(Due::new(move |record| headers::is_due(record, this.clock.now())));
         Some(config)
     }
