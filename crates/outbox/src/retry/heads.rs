@@ -23,7 +23,7 @@ use crate::inbox::{Group, Handler};
 /// Heads of one batch: each is a transaction or a few, one after the other, and all of them fit between two polls.
 const HEADS_MAX: usize = 50;
 
-/// The handler of a group's second consumer, the one that reads its retry topics ([`super::consumer_config`]).
+/// The handler of a group's second consumer, the one that reads its retry topics ([`Self::consumer_config`]).
 pub struct RetryProcessor<H>(Arc<Group<H>>);
 
 impl<H: Handler> RetryProcessor<H> {
