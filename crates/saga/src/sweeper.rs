@@ -11,7 +11,7 @@ use waybill_messaging::message::Message;
 use waybill_outbox::append::append;
 use waybill_runtime::failpoints;
 use waybill_runtime::lifecycle::Shutdown;
-use waybill_runtime::pool::is_transient;
+use waybill_runtime::pool::{is_transient, round};
 use waybill_runtime::retry::Backoff;
 
 use crate::error::SagaError;
@@ -86,7 +86,7 @@ where
     );
     let mut sweeps: u32 = 0;
     while !shutdown.is_requested() {
-        let pause = match sweep_or_singly(&pool, runner, topic_prefix, apply).await {
+        let pause = match round(sweep_or_singly(&pool, runner, topic_prefix, apply)).await {
             Ok(swept) => {
                 backoff.reset();
                 // Also when nothing fired: those that wait for the relay are pushed on, and others stand behind them.
@@ -227,10 +227,11 @@ where
     D: Serialize + DeserializeOwned + Clone + Send + Sync,
 {
     let measured = async {
-        let mut conn = pool.acquire().await.map_err(SagaError::database(runner.saga(), "measuring"))?;
-        runner.measure(&mut conn).await
+        let mut conn = pool.acquire().await?;
+        Ok::<(), SweepError>(runner.measure(&mut conn).await?)
     };
-    if let Err(error) = measured.await {
-        tracing::debug!(saga = runner.saga(), error = %error.chain(), "stuck sagas could not be counted");
+    if let Err(error) = round(measured).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::debug!(saga = runner.saga(), error, "stuck sagas could not be counted");
     }
 }

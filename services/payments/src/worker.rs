@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use waybill_runtime::clock::Clock;
 use waybill_runtime::lifecycle::Shutdown;
+use waybill_runtime::pool::round;
 use waybill_runtime::retry::Backoff;
 use waybill_telemetry::metrics;
 
@@ -96,7 +97,7 @@ impl<P: Provider> Worker<P> {
     async fn take(&self, seats: &Seats, calls: &mut JoinSet<Seated>) -> (bool, Duration) {
         // Nobody else takes seats: those that are free now stay free.
         let room = i64::try_from(seats.free()).unwrap_or(0);
-        let taken = match payments::payments_take_due(&self.pool, room, CLAIM).await {
+        let taken = match round(payments::payments_take_due(&self.pool, room, CLAIM)).await {
             Ok(taken) => taken,
             Err(error) => {
                 tracing::warn!(
@@ -123,7 +124,7 @@ impl<P: Provider> Worker<P> {
     async fn record(&self, found: &[Found], shutdown: &Shutdown) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         for _ in 0..RECORD_TRIES_MAX {
-            match record_outcomes(&self.pool, &self.topic_prefix, found, self.clock.now()).await {
+            match round(record_outcomes(&self.pool, &self.topic_prefix, found, self.clock.now())).await {
                 Ok(_) => return,
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
