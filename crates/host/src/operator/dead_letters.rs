@@ -1,6 +1,7 @@
 //! `/dead-letters`, `/failure-groups`: look, plan, try dry, edit, give up.
 
 use axum::extract::State;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -85,6 +86,8 @@ fn dry_run_default() -> u32 {
 pub(super) struct TriedLetters {
     /// In the order in which a replay would send them.
     items: Vec<Tried>,
+    /// How many dead letters the selection has: those beyond `items` were not tried.
+    total: i64,
 }
 
 /// Has the real handler handle the first letters of a selection, in transactions that are rolled back.
@@ -100,7 +103,8 @@ pub(super) async fn dry_run(
     // To its end: a hang-up in the middle would leave a transaction to the pool's guard.
     run_to_end(async move {
         let items = operated.dry_run.run(&body.filter, body.limit).await.map_err(refused)?;
-        Ok(Json(TriedLetters { items }))
+        let total = dead_letters::plan(&operated.pool, &body.filter).await.map_err(refused)?.total;
+        Ok(Json(TriedLetters { items, total }))
     })
     .await
 }
@@ -113,11 +117,19 @@ pub(super) struct EditBody {
     #[serde(deserialize_with = "bodies::present")]
     #[schema(required)]
     payload_base64: Option<String>,
+    /// `edited_at` of the patch that was seen, null when there was none: another one now is a 409. Left out: whatever
+    /// there is.
+    #[serde(default, deserialize_with = "bodies::given")]
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    expect_edited_at: Option<Option<DateTime<Utc>>>,
     /// Why.
     reason: String,
 }
 
 /// Puts a payload beside an open letter's original, for replays and dry runs. The original is never changed.
+///
+/// 422 `unreadable` when the letter's group could not read it; 409 `edited_meanwhile` when the patch is not the expected
+/// one.
 #[utoipa::path(post, path = "/operator/v1/dead-letters/{id}/edit", tag = "dead letters",
     operation_id = "dead_letters_edit", request_body = EditBody,
     params(("id" = Uuid, Path, description = "The dead letter.")),
@@ -130,11 +142,31 @@ pub(super) async fn edit(
 ) -> Result<Json<DeadLetterDetail>, ApiError> {
     let change = operator.wishes(&body.reason)?;
     let payload = body.payload_base64.map(|base64| bodies::bytes("payload_base64", &base64)).transpose()?;
-    let edit = Edit { id, payload };
-    run_to_end(
-        async move { dead_letters::edit(&operated.pool, edit, &change).await.map(Json).map_err(refused) },
-    )
+    let edit = Edit { id, payload, expect_edited_at: body.expect_edited_at };
+    run_to_end(async move {
+        readable(&operated, std::slice::from_ref(&edit)).await?;
+        dead_letters::edit(&operated.pool, edit, &change).await.map(Json).map_err(refused)
+    })
     .await
+}
+
+/// Refuses a payload that its letter's group could not read. (A letter whose type nobody could read is not held against
+/// it.)
+pub(super) async fn readable(operated: &Operated, edits: &[Edit]) -> Result<(), ApiError> {
+    let ids: Vec<Uuid> = edits.iter().map(|edit| edit.id).collect();
+    let kinds = dead_letters::kinds(&operated.pool, &ids).await.map_err(refused)?;
+    for edit in edits {
+        let (Some(payload), Some((group, Some(kind)))) = (&edit.payload, kinds.get(&edit.id)) else {
+            continue;
+        };
+        if group != operated.dry_run.group() {
+            continue;
+        }
+        let unreadable = |why| format!("group {group} could not read this {kind} for {}: {why}", edit.id);
+        let checked = operated.dry_run.check(kind, payload);
+        checked.map_err(|why| ApiError::unprocessable("unreadable", unreadable(why)))?;
+    }
+    Ok(())
 }
 
 /// A selection to be given up.

@@ -19,6 +19,7 @@ pub fn refused(error: OperateError) -> ApiError {
         OperateError::Infrastructure(why) => ApiError::unavailable(why, RETRY_AFTER_S),
         OperateError::Invalid { field, why } => ApiError::field(field, "invalid", why),
         OperateError::Count { .. } => ApiError::conflict("count_differs", error.to_string()),
+        OperateError::EditedMeanwhile { .. } => ApiError::conflict("edited_meanwhile", error.to_string()),
         OperateError::TooMany { .. } => ApiError::bad_request("too_many", error.to_string()),
         error => match reason {
             Reason::NotFound => ApiError::not_found("not_found", chain(&error)),

@@ -40,8 +40,8 @@ pub(super) struct NewReplayBody {
 
 /// Sends dead letters again, to their own groups only, in the order of each key.
 ///
-/// 202: what is to be sent is fixed and durable; the service sends it, also after a restart. An empty selection is
-/// finished at once.
+/// 202: what is to be sent is fixed and durable; the service sends it, also after a restart. 400 when no open letter
+/// fits.
 #[utoipa::path(post, path = "/operator/v1/replays", tag = "replays", operation_id = "replays_create",
     request_body = NewReplayBody,
     responses((status = 202, description = "The replay.", body = Replay), WriteRefusals))]

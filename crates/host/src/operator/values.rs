@@ -1,6 +1,7 @@
 //! `/dead-letters/values`, `/dead-letters/edit`: many letters' values read and patched, some hundreds in a request.
 
 use axum::extract::State;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -11,6 +12,7 @@ use waybill_http::openapi::{ReadRefusals, WriteRefusals};
 use waybill_outbox::operate::dead_letters::{self, Edit, LetterValue};
 
 use super::access::Operator;
+use super::dead_letters::readable;
 use super::{Operated, bodies, refused};
 
 /// Whose values.
@@ -62,6 +64,11 @@ pub(super) struct EditItem {
     #[serde(deserialize_with = "bodies::present")]
     #[schema(required)]
     payload_base64: Option<String>,
+    /// `edited_at` of the patch that was seen, null when there was none: another one now is a 409. Left out: whatever
+    /// there is.
+    #[serde(default, deserialize_with = "bodies::given")]
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    expect_edited_at: Option<Option<DateTime<Utc>>>,
 }
 
 /// How many letters have another payload now.
@@ -71,7 +78,7 @@ pub(super) struct Edited {
     edited: u64,
 }
 
-/// Puts payloads beside open letters' originals, all or none.
+/// Puts payloads beside open letters' originals, all or none; refused as one edit is.
 #[utoipa::path(post, path = "/operator/v1/dead-letters/edit", tag = "dead letters",
     operation_id = "dead_letters_edit_many", request_body = EditManyBody,
     responses((status = 200, description = "How many.", body = Edited), WriteRefusals))]
@@ -84,10 +91,11 @@ pub(super) async fn edit_many(
     let edits = body.items.into_iter().enumerate().map(|(place, item)| {
         let path = format!("items[{place}].payload_base64");
         let payload = item.payload_base64.map(|base64| bodies::bytes(&path, &base64)).transpose()?;
-        Ok(Edit { id: item.id, payload })
+        Ok(Edit { id: item.id, payload, expect_edited_at: item.expect_edited_at })
     });
     let edits = edits.collect::<Result<Vec<_>, ApiError>>()?;
     run_to_end(async move {
+        readable(&operated, &edits).await?;
         let edited = dead_letters::edit_many(&operated.pool, &edits, &change).await.map_err(refused)?;
         Ok(Json(Edited { edited }))
     })

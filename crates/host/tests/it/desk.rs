@@ -38,7 +38,10 @@ impl Handler for Things {
     }
 
     fn decode(&self, _kind: &str, payload: &[u8]) -> Result<Option<Vec<u8>>, CodecError> {
-        Ok(Some(payload.to_vec()))
+        match payload.starts_with(b"unreadable") {
+            true => Err(CodecError::NotAFrame { what: "it says so" }),
+            false => Ok(Some(payload.to_vec())),
+        }
     }
 
     async fn handle(

@@ -83,6 +83,9 @@ async fn an_edit_makes_a_dry_run_succeed_and_leaves_no_trace() {
     assert_eq!((status, &plan["total"], &plan["by_key"][0]["held"]), (200, &json!(1), &json!(1)));
     let (status, tried) = desk.post("/dead-letters/dry-run", json!({"filter": filter})).await;
     assert_eq!((status, &tried["items"][0]["outcome"]), (200, &json!("reject")), "{tried}");
+    assert_eq!(tried["total"], 1);
+    let (_, some) = desk.post("/dead-letters/dry-run", json!({"limit": 1})).await;
+    assert_eq!((some["items"].as_array().unwrap().len(), &some["total"]), (1, &json!(3)), "{some}");
     let id = tried["items"][0]["id"].as_str().unwrap();
 
     let edit = json!({"payload_base64": BASE64.encode("mended"), "reason": "INC-7"});
@@ -208,4 +211,44 @@ async fn as_many_values_are_told_as_an_answer_holds() {
     );
     let (_, rest) = desk.post("/dead-letters/values", json!({"ids": ids[5..]})).await;
     assert_eq!((&rest["items"][0]["id"], &rest["items"][0]["patched"]), (ids[5], &json!(true)));
+}
+
+#[tokio::test]
+async fn what_the_group_can_not_read_and_what_another_has_edited_is_refused() {
+    let desk = desk("host_edit_checked").await;
+    let letters = desk.items("/dead-letters?key=a").await;
+    let id = letters[0]["id"].as_str().unwrap();
+    let one = format!("/dead-letters/{id}/edit");
+    let body = |text: &str| json!({"payload_base64": BASE64.encode(text), "reason": "r"});
+    let many = |item: Value| json!({"items": [item], "reason": "r"});
+    let mut item = json!({"id": id, "payload_base64": BASE64.encode("unreadable")});
+    for (path, body) in [(&one[..], body("unreadable")), ("/dead-letters/edit", many(item.clone()))] {
+        let (status, refusal) = desk.post(path, body).await;
+        assert_eq!((status, &refusal["error"]["code"]), (422, &json!("unreadable")), "{refusal}");
+        let why = refusal["error"]["message"].as_str().unwrap();
+        assert!(
+            why.starts_with("group things could not read this ThingSaid") && why.contains("it says so"),
+            "{why}"
+        );
+    }
+    assert_eq!(desk.count("select count(*) from dead_letter_patches").await, 0);
+
+    let expecting = |text: &str, at: &Value| {
+        let mut body = body(text);
+        body["expect_edited_at"] = at.clone();
+        body
+    };
+    let (status, first) = desk.post(&one, expecting("mine", &Value::Null)).await;
+    assert_eq!(status, 200, "there was none, as expected: {first}");
+    let (status, refusal) = desk.post(&one, expecting("yours", &Value::Null)).await;
+    assert_eq!((status, &refusal["error"]["code"]), (409, &json!("edited_meanwhile")), "{refusal}");
+    assert!(refusal["error"]["message"].as_str().unwrap().contains(OPERATOR), "{refusal}");
+    item["payload_base64"] = json!(BASE64.encode("yours"));
+    item["expect_edited_at"] = json!("2026-05-04T10:00:00Z");
+    assert_eq!(desk.post("/dead-letters/edit", many(item)).await.0, 409);
+    let (_, values) = desk.post("/dead-letters/values", json!({"ids": [id]})).await;
+    assert_eq!(values["items"][0]["payload_base64"], BASE64.encode("mine"));
+    let (status, _) = desk.post(&one, expecting("ours", &values["items"][0]["edited_at"])).await;
+    assert_eq!(status, 200, "what was seen is what is there");
+    assert_eq!(desk.post(&one, body("mine again")).await.0, 200, "who expects nothing writes over all");
 }

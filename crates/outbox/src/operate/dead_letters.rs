@@ -13,7 +13,7 @@ use uuid::Uuid;
 pub use self::change::{EDITS_MAX, Edit, discard, edit, edit_many};
 pub use self::look::{failure_groups, list, show};
 pub use self::plan::plan;
-pub use self::values::{VALUES_MAX, values};
+pub use self::values::{VALUES_MAX, kinds, values};
 
 /// A dead letter in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -93,6 +93,8 @@ pub struct LetterValue {
     pub kind: Option<String>,
     /// Whether it is a patch, not the original.
     pub patched: bool,
+    /// When the patch was made; what `expect_edited_at` of an edit is compared with.
+    pub edited_at: Option<DateTime<Utc>>,
     /// The whole value; `None` for a tombstone.
     pub payload_base64: Option<String>,
 }

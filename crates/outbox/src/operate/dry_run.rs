@@ -35,6 +35,12 @@ pub trait DryRun: Send + Sync {
     /// # Errors
     /// [`OperateError`], when no letter could be tried: the filter is wrong, the database is away.
     fn run<'a>(&'a self, filter: &'a Filter, limit: u32) -> DryRunFuture<'a>;
+
+    /// Whether the group's decoder can read such a payload; nobody's interest can be read.
+    ///
+    /// # Errors
+    /// Why it can not.
+    fn check(&self, kind: &str, payload: &[u8]) -> Result<(), String>;
 }
 
 /// What [`DryRun::run`] answers with.

@@ -51,6 +51,14 @@ pub enum OperateError {
         /// How many there are.
         found: u64,
     },
+    /// The patch is not the one that the caller has seen.
+    #[error("the patch of dead letter {id} is another than expected, by {by}; look at it again")]
+    EditedMeanwhile {
+        /// The letter.
+        id: Uuid,
+        /// Whose patch there is, and since when; `nobody` when there is none.
+        by: String,
+    },
     /// More than is done at once.
     #[error("{found} {what} are more than the {max} that are taken at once; narrow the filter")]
     TooMany {
@@ -83,7 +91,9 @@ impl OperateError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Unknown { .. } | Self::Letter(letters::OperateError::Unknown(_)) => Reason::NotFound,
-            Self::State { .. } | Self::Count { .. } | Self::Letter(_) => Reason::Conflict,
+            Self::State { .. } | Self::Count { .. } | Self::EditedMeanwhile { .. } | Self::Letter(_) => {
+                Reason::Conflict
+            }
             Self::TooMany { .. } | Self::Invalid { .. } => Reason::Invalid,
             Self::Database(_) | Self::Infrastructure(_) => Reason::Database,
         }

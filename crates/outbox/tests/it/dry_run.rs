@@ -61,6 +61,10 @@ impl Handler for Balances {
                     sqlx::query("insert into deferred values (1), (1)").execute(&mut *conn).await?;
                     Verdict::Done
                 }
+                "slow" => {
+                    sqlx::query("insert into slow_things values ('so')").execute(&mut *conn).await?;
+                    Verdict::Done
+                }
                 "close" => {
                     sqlx::query("delete from balances where key = 'old'").execute(&mut *conn).await?;
                     sqlx::query("insert into events_of (at) values (now())").execute(&mut *conn).await?;
@@ -199,7 +203,7 @@ async fn a_dry_run_tries_the_patch_and_knows_a_duplicate() {
     let envelope = ledger::envelope("known", 1);
     let id = letter(pool, &ledger::record(&envelope, 1, b"reject"), "not_wanted", "no").await;
     let dry = InboxProcessor::with_policy(pool.clone(), "t1.", Balances, Policy::default()).dry_run();
-    let edit = dead_letters::Edit { id, payload: Some(b"mended".to_vec()) };
+    let edit = dead_letters::Edit { id, payload: Some(b"mended".to_vec()), ..Default::default() };
     dead_letters::edit(pool, edit, &change()).await.unwrap();
     let tried = dry.run(&Filter::default(), 1).await.unwrap();
     assert_eq!((tried[0].outcome, tried[0].patched, tried[0].writes.len()), (Outcome::Done, true, 1));
@@ -215,4 +219,33 @@ async fn a_dry_run_tries_the_patch_and_knows_a_duplicate() {
     assert_eq!(tried.len(), 1);
     assert_eq!((tried[0].outcome, tried[0].writes.len()), (Outcome::Duplicate, 0));
     assert!(dry.run(&Filter::default(), 0).await.is_err() && dry.run(&Filter::default(), 101).await.is_err());
+}
+
+#[tokio::test]
+async fn a_table_that_takes_too_long_is_counted_and_the_row_locks_are_soon_free() {
+    let database = database("dry_run_slow").await;
+    let pool = &database.pool;
+    // As JSON a row of it takes far longer than a dry run looks at a table.
+    sqlx::raw_sql(
+        "create type slow as enum ('so');
+         create function slow_json(slow) returns json language plpgsql as
+             $$begin perform pg_sleep(30); return '1'; end$$;
+         create cast (slow as json) with function slow_json(slow);
+         create table slow_things (so slow primary key);",
+    )
+    .execute(pool)
+    .await
+    .unwrap();
+    let record = ledger::record(&ledger::envelope("known", 1), 1, b"slow");
+    letter(pool, &record, "not_wanted", "no").await;
+    let dry = InboxProcessor::with_policy(pool.clone(), "t1.", Balances, Policy::default()).dry_run();
+    let tried = dry.run(&Filter::default(), 1).await.unwrap();
+    assert_eq!((tried.len(), tried[0].outcome), (1, Outcome::Done));
+    let told: Vec<_> = tried[0].writes.iter().map(|w| (w.table.as_str(), w.operation.as_str())).collect();
+    assert_eq!(told, [("balances", "update"), ("slow_things", "unknown")]);
+    let note = tried[0].writes[1].note.as_deref().unwrap();
+    assert_eq!(
+        note,
+        "1 inserted, 0 updated, 0 deleted; it took longer than 500ms to search the table for them"
+    );
 }

@@ -156,7 +156,8 @@ async fn a_patch_stands_beside_the_original_and_is_what_a_replay_sends() {
     group.handle(&batch(&[("a", "reject"), ("b", "reject")])).await.unwrap();
     let letters = dead_letters::list(pool, &Filter::default(), &whole()).await.unwrap().items;
     let (first, second) = (letters[0].id, letters[1].id);
-    let patch = |id, payload: Option<&[u8]>| Edit { id, payload: payload.map(<[u8]>::to_vec) };
+    let patch =
+        |id, payload: Option<&[u8]>| Edit { id, payload: payload.map(<[u8]>::to_vec), ..Edit::default() };
 
     let edited = dead_letters::edit(pool, patch(first, Some(b"0")), &change()).await.unwrap();
     assert_eq!(edited.payload_base64.as_deref(), Some("cmVqZWN0"), "the original bytes");

@@ -30,9 +30,11 @@ pub(super) async fn run(options: Edit) -> anyhow::Result<Exit> {
         "dead letter {id} is {}: only open ones can be edited",
         detail.letter.state
     );
+    // Another operator's edit meanwhile is not written over.
+    let seen = detail.patch.as_ref().map(|patch| patch.edited_at.as_str());
     if options.remove {
         let plan = format!("would take the patch of {id} away");
-        return save(&found, &options, Value::Null, &plan).await;
+        return save(&found, &options, (Value::Null, seen), &plan).await;
     }
     let schemas = contract::schemas()?;
     let before = value::current(&detail)?;
@@ -54,14 +56,16 @@ pub(super) async fn run(options: Edit) -> anyhow::Result<Exit> {
     let after = serde_json::to_value(schemas.decode(&frame)?)?;
     let changes = difference::of(&before, &after);
     if changes.is_empty() {
-        output::result("nothing is changed")?;
+        output::one(options.form, &json!({ "applied": false, "plan": "nothing is changed" }), || {
+            Ok("nothing is changed".to_owned())
+        })?;
         return Ok(Exit::Done);
     }
     let plan = format!("would change {id}:\n  {}", changes.join("\n  "));
     if !options.change.apply && options.value.is_none() {
         output::progress(&format!("the edited value is in {}: give it with --value", place.display()));
     }
-    let saved = save(&found, &options, json!(base64(&frame)), &plan).await?;
+    let saved = save(&found, &options, (json!(base64(&frame)), seen), &plan).await?;
     if options.change.apply && options.value.is_none() {
         // What is saved at the service needs no copy here.
         let _gone = std::fs::remove_file(&place);
@@ -69,7 +73,13 @@ pub(super) async fn run(options: Edit) -> anyhow::Result<Exit> {
     Ok(saved)
 }
 
-async fn save(found: &Found<'_>, options: &Edit, payload: Value, plan: &str) -> anyhow::Result<Exit> {
+/// `payload` instead of the patch that was `seen`.
+async fn save(
+    found: &Found<'_>,
+    options: &Edit,
+    (payload, seen): (Value, Option<&str>),
+    plan: &str,
+) -> anyhow::Result<Exit> {
     let id = options.id.as_deref().unwrap_or_default();
     if !options.change.apply {
         output::one(options.form, &json!({ "applied": false, "plan": plan }), || {
@@ -77,7 +87,8 @@ async fn save(found: &Found<'_>, options: &Edit, payload: Value, plan: &str) -> 
         })?;
         return Ok(Exit::Done);
     }
-    let body = json!({ "payload_base64": payload, "reason": options.change.reason });
+    let body =
+        json!({ "payload_base64": payload, "expect_edited_at": seen, "reason": options.change.reason });
     let after: Value = found.service.post(&["dead-letters", id, "edit"], &body).await?;
     output::one(options.form, &json!({ "applied": true, "after": found.service.named(after) }), || {
         Ok(format!(

@@ -15,7 +15,7 @@ use crate::cli::Edit;
 use crate::contract::{self, base64, from_base64};
 use crate::difference;
 use crate::exit::Exit;
-use crate::operator::answers::{DeadLetter, LetterValue};
+use crate::operator::answers::{DeadLetter, Edited, LetterValue};
 use crate::operator::{Service, Services, view};
 use crate::output;
 
@@ -121,7 +121,9 @@ impl<'a> Outcome<'a> {
             Ok(None) => self.unchanged += 1,
             Ok(Some((frame, changes))) => {
                 self.shown.push(format!("{id} {}\n  {}", service.name(), changes.join("\n  ")));
-                self.edits.push((service, json!({ "id": id, "payload_base64": base64(&frame) })));
+                let seen = &value.edited_at;
+                let edit = json!({ "id": id, "payload_base64": base64(&frame), "expect_edited_at": seen });
+                self.edits.push((service, edit));
             }
             Err(error) => self.problems.push(format!("{id} {}: {error:#}", service.name())),
         }
@@ -195,7 +197,7 @@ async fn save(edits: &[(&Service, Value)], options: &Edit) -> anyhow::Result<u64
             .post(&["dead-letters", "edit"], &body)
             .await
             .with_context(|| format!("{saved} were saved before; the same command goes on with the rest"))?;
-        saved += answer["edited"].as_u64().unwrap_or_default();
+        saved += view::<Edited>(&answer)?.edited;
         bar.inc(count as u64);
         rest = later;
     }

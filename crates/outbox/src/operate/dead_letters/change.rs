@@ -1,5 +1,6 @@
 //! Edit and discard.
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use sqlx::{PgConnection, PgPool, QueryBuilder};
 use uuid::Uuid;
 
@@ -13,16 +14,19 @@ pub const EDITS_MAX: usize = 500;
 const DISCARDS_MAX: u64 = 50_000;
 
 /// A payload for a letter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Edit {
     /// The letter.
     pub id: Uuid,
     /// The whole framed value; `None` takes the patch away.
     pub payload: Option<Vec<u8>>,
+    /// When the patch the caller has seen was made, `Some(None)` when there was none: another one now is a 409. `None`:
+    /// whatever there is.
+    pub expect_edited_at: Option<Option<DateTime<Utc>>>,
 }
 
-/// Puts a payload beside an open letter's original, or takes it away; a replay and a dry run use it. Whether it fits the
-/// schema is the caller's to check.
+/// Puts a payload beside an open letter's original, or takes it away; a replay and a dry run use it. Whether its group can
+/// read it is the caller's to check (`DryRun::check`).
 ///
 /// # Errors
 /// [`OperateError`]; 409 unless open.
@@ -41,6 +45,7 @@ pub async fn edit_many(pool: &PgPool, edits: &[Edit], change: &Change) -> Result
     let ids: Vec<Uuid> = edits.iter().map(|edit| edit.id).collect();
     let mut tx = pool.begin().await?;
     open_lock_in_tx(&mut tx, &ids).await?;
+    seen_check_in_tx(&mut tx, edits, &ids).await?;
     let (set, gone): (Vec<&Edit>, Vec<&Edit>) = edits.iter().partition(|edit| edit.payload.is_some());
     sqlx::query(
         "insert into dead_letter_patches (dead_letter_id, payload, edited_by, reason)
@@ -100,6 +105,32 @@ async fn open_lock_in_tx(conn: &mut PgConnection, ids: &[Uuid]) -> Result<(), Op
         Some((id, state)) => Err(OperateError::letter_not_open(*id, state)),
         None => Ok(()),
     }
+}
+
+/// Refuses when somebody has edited meanwhile what the caller has seen; the letters are locked.
+async fn seen_check_in_tx(conn: &mut PgConnection, edits: &[Edit], ids: &[Uuid]) -> Result<(), OperateError> {
+    if edits.iter().all(|edit| edit.expect_edited_at.is_none()) {
+        return Ok(());
+    }
+    let patches: Vec<(Uuid, DateTime<Utc>, String)> = sqlx::query_as(
+        "select dead_letter_id, edited_at, edited_by from dead_letter_patches where dead_letter_id = any($1)",
+    )
+    .bind(ids)
+    .fetch_all(conn)
+    .await?;
+    for edit in edits {
+        let Some(expected) = edit.expect_edited_at else { continue };
+        let patch = patches.iter().find(|(id, ..)| *id == edit.id);
+        if patch.map(|(_, at, _)| *at) != expected {
+            let by = patch
+                .map(|(_, at, by)| format!("{by} at {}", at.to_rfc3339_opts(SecondsFormat::Micros, true)));
+            return Err(OperateError::EditedMeanwhile {
+                id: edit.id,
+                by: by.unwrap_or_else(|| "nobody".to_owned()),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Gives up every open letter that fulfils the filter, when there are exactly `expect` of them, and lets the keys they

@@ -1,7 +1,10 @@
 //! The values of many letters, for a transformation of all of them.
 
+use std::collections::HashMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -13,7 +16,7 @@ pub const VALUES_MAX: usize = super::EDITS_MAX;
 /// Bytes of one answer, but for its last value: in base64 a half more, and in memory on both sides.
 const VALUES_BYTES_MAX: i64 = 4 * 1024 * 1024;
 
-type Row = (Uuid, String, Option<String>, bool, Option<Vec<u8>>);
+type Row = (Uuid, String, Option<String>, Option<DateTime<Utc>>, Option<Vec<u8>>);
 
 /// What a replay would send of these letters: the patch, else the original. In the order given; the first of them, as many
 /// as have 4 MiB together, at least one: the caller asks again for the rest.
@@ -33,7 +36,7 @@ pub async fn values(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<LetterValue>, Ope
              from unnest($1::uuid[]) with ordinality as w (id, place)
              join dead_letters d on d.id = w.id
              left join dead_letter_patches p on p.dead_letter_id = d.id)
-         select d.id, d.state, d.kind, a.patched, case when a.patched then p.payload else d.payload end
+         select d.id, d.state, d.kind, p.edited_at, case when a.patched then p.payload else d.payload end
          from asked a
          join dead_letters d on d.id = a.id
          left join dead_letter_patches p on p.dead_letter_id = a.id
@@ -51,11 +54,27 @@ pub async fn values(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<LetterValue>, Ope
     if let (true, Some(missing)) = (rows.len() < ids.len(), missing(pool, ids).await?) {
         return Err(OperateError::unknown_letter(missing));
     }
-    let value = |(id, state, kind, patched, payload): Row| {
+    let value = |(id, state, kind, edited_at, payload): Row| {
         let payload_base64 = payload.map(|payload| BASE64.encode(payload));
-        LetterValue { id, state, kind, patched, payload_base64 }
+        LetterValue { id, state, kind, patched: edited_at.is_some(), edited_at, payload_base64 }
     };
     Ok(rows.into_iter().map(value).collect())
+}
+
+/// Group and type of each of these letters that exists; neither ever changes.
+///
+/// # Errors
+/// [`OperateError`].
+pub async fn kinds(
+    pool: &PgPool,
+    ids: &[Uuid],
+) -> Result<HashMap<Uuid, (String, Option<String>)>, OperateError> {
+    let rows: Vec<(Uuid, String, Option<String>)> =
+        sqlx::query_as("select id, consumer_group, kind from dead_letters where id = any($1)")
+            .bind(ids)
+            .fetch_all(pool)
+            .await?;
+    Ok(rows.into_iter().map(|(id, group, kind)| (id, (group, kind))).collect())
 }
 
 /// The first of these that does not exist.

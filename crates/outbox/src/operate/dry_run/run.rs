@@ -42,6 +42,10 @@ impl<H: Handler> DryRun for Runner<H> {
             tokio::time::timeout(TIME_MAX, trying).await.map_err(too_long)?
         })
     }
+
+    fn check(&self, kind: &str, payload: &[u8]) -> Result<(), String> {
+        self.0.handler.decode(kind, payload).map(drop).map_err(|error| chain(&error))
+    }
 }
 
 async fn all<H: Handler>(this: &Group<H>, filter: &Filter, limit: u32) -> Result<Vec<Tried>, OperateError> {

@@ -4,14 +4,19 @@
 use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::Write;
 
 /// Rows shown of one table and letter.
 const ROWS_MAX: usize = 200;
-/// Largest table that is searched for changed rows, which reads all of it: some seconds.
-const TABLE_BYTES_MAX: i64 = 4 * 1024 * 1024 * 1024;
+/// Largest table that is searched for changed rows, which reads all of it: some hundred milliseconds from memory. What the
+/// handler has locked is locked meanwhile, and consumers wait for it.
+const TABLE_BYTES_MAX: i64 = 256 * 1024 * 1024;
+/// How long one table may be searched, whatever its size; far below the consumers' `lock_timeout`.
+const SEARCH_MAX: &str = "500ms";
+/// What Postgres says when `statement_timeout` is over.
+const QUERY_CANCELED: &str = "57014";
 /// Characters of one text of a row that are shown.
 const TEXT_CHARS_MAX: usize = 2_000;
 
@@ -80,6 +85,11 @@ impl Table {
         Write { table: self.shown.clone(), operation: operation.to_owned(), before, after, note: None }
     }
 
+    /// Counts alone, and why there is no more.
+    fn counted(&self, (inserted, updated, deleted): (i64, i64, i64), why: &str) -> Write {
+        self.untold(format!("{inserted} inserted, {updated} updated, {deleted} deleted; {why}"))
+    }
+
     fn untold(&self, note: String) -> Write {
         Write { note: Some(note), ..self.write("unknown", None, None) }
     }
@@ -110,18 +120,47 @@ pub(super) async fn between(
     let mut writes = Vec::new();
     for (table, more) in changed {
         if table.bytes > TABLE_BYTES_MAX {
-            let (inserted, updated, deleted) = more;
-            writes.push(table.untold(format!(
-                "{inserted} inserted, {updated} updated, {deleted} deleted; the table is too large to be searched for them"
-            )));
+            writes.push(table.counted(more, "the table is too large to be searched for them"));
             continue;
         }
-        written(inside, outside, (table, more.1 > 0), seen, &mut writes).await?;
-        if more.2 > 0 {
-            deleted(inside, outside, table, more.2, &mut writes).await?;
+        match searched(inside, outside, (table, more), seen).await {
+            Ok(found) => writes.extend(found),
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(QUERY_CANCELED) => {
+                let why = format!("it took longer than {SEARCH_MAX} to search the table for them");
+                writes.push(table.counted(more, &why));
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(writes)
+}
+
+/// What was written to one table, looked for no longer than [`SEARCH_MAX`] a statement.
+async fn searched(
+    inside: &mut PgConnection,
+    outside: &mut PgConnection,
+    (table, more): (&Table, (i64, i64, i64)),
+    seen: &mut Seen,
+) -> Result<Vec<Write>, sqlx::Error> {
+    // Both are rolled back, the inner one to its savepoint: the bound ends there, and so does a canceled statement.
+    let mut inside = inside.begin().await?;
+    let mut outside = outside.begin().await?;
+    for conn in [&mut *inside, &mut *outside] {
+        let bound = format!("set local statement_timeout = '{SEARCH_MAX}'");
+        sqlx::query(AssertSqlSafe(bound)).execute(conn).await?;
+    }
+    let mut writes = Vec::new();
+    let found = async {
+        written(&mut inside, &mut outside, (table, more.1 > 0), seen, &mut writes).await?;
+        if more.2 > 0 {
+            deleted(&mut inside, &mut outside, table, more.2, &mut writes).await?;
+        }
+        Ok::<(), sqlx::Error>(())
+    };
+    let found = found.await;
+    inside.rollback().await?;
+    outside.rollback().await?;
+    found.map(|()| writes)
 }
 
 /// New versions of rows, beside the old ones.
