@@ -13,7 +13,7 @@ use waybill_http::serve::{self, Limits};
 use waybill_messaging::consumer::{self, BatchHandler, ConsumerConfig};
 use waybill_messaging::topics::Manifest;
 use waybill_outbox::inbox::{Handler, InboxProcessor};
-use waybill_outbox::operate::replays;
+use waybill_outbox::operate::{replays, retention};
 use waybill_outbox::upkeep;
 use waybill_runtime::config::Common;
 use waybill_runtime::lifecycle::{ExitReason, Shutdown, Tasks};
@@ -158,6 +158,8 @@ impl Host {
             started.send_replace(true);
             tracing::info!("started");
             tasks.spawn("upkeep", upkeep::run_with(pool.clone(), settings.retention, shutdown.clone()));
+            let forgetting = retention::run(pool.clone(), settings.operate_retention, shutdown.clone());
+            tasks.spawn("operators' retention", forgetting);
             tasks.spawn(
                 "intake",
                 intake::watch_backlog(pool.clone(), settings.outbox, full, shutdown.clone()),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use waybill_http::jwks;
 use waybill_messaging::security::Security;
 use waybill_messaging::topics::Manifest;
+use waybill_outbox::operate;
 use waybill_outbox::retry::{Policy, RetryTopics};
 use waybill_outbox::upkeep::Retention;
 use waybill_runtime::config::{Common, ConfigError, Environment};
@@ -40,6 +41,8 @@ pub struct Settings {
     pub outbox: OutboxBound,
     /// `WAYBILL_OUTBOX_RETENTION_DAYS`, `WAYBILL_INBOX_RETENTION_DAYS`.
     pub retention: Retention,
+    /// `WAYBILL_OPERATE_RETENTION_DAYS`: how long what operators settled is kept.
+    pub operate_retention: Duration,
     /// `WAYBILL_FAULTS`: failures on purpose; never in a release build.
     pub faults: Faults,
 }
@@ -115,6 +118,7 @@ impl Settings {
             peers: Peers::read(env),
             outbox: OutboxBound::read(env),
             retention: Retention::read(env),
+            operate_retention: operate::retention::read(env),
             faults: Faults::read(env),
         }
     }
@@ -207,7 +211,8 @@ mod tests {
             ("WAYBILL_OUTBOX_RETENTION_DAYS", "0"),
             ("RUST_LOG", "waybill_http=loud"),
             ("WAYBILL_JWKS", "/nowhere/jwks.json"),
+            ("WAYBILL_OPERATE_RETENTION_DAYS", "30"),
         ]);
-        assert_eq!(mistakes.len(), 8, "{mistakes:?}");
+        assert_eq!(mistakes.len(), 9, "{mistakes:?}");
     }
 }

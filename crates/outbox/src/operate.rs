@@ -8,6 +8,7 @@
 //! | [`parked`] | parked keys and what is held behind them |
 //! | [`facts`] | what this database knows of one story |
 //! | [`audit`] | who changed what, why, and what came of it |
+//! | [`retention`] | what was settled long ago is forgotten |
 //!
 //! Everything is bounded: lists by [`PageRequest`], selections by constants that say why.
 
@@ -21,6 +22,7 @@ mod key;
 mod page;
 pub mod parked;
 pub mod replays;
+pub mod retention;
 
 pub use self::audit::Change;
 pub use self::error::{OperateError, Reason};

@@ -16,7 +16,7 @@ use waybill_outbox::inbox::{Delivery, Handler, HandlerError, InboxProcessor, Ver
 use waybill_outbox::operate::dead_letters::{self, Edit};
 use waybill_outbox::operate::parked::{self, ParkedFilter};
 use waybill_outbox::operate::{
-    Change, Filter, OperateError, PageRequest, Reason, StateFilter, audit, facts, replays,
+    Change, Filter, OperateError, PageRequest, Reason, StateFilter, audit, facts, replays, retention,
 };
 use waybill_outbox::retry::{Poisoned, operate};
 
@@ -304,4 +304,44 @@ async fn a_replay_of_what_the_inbox_has_forgotten_is_made_harmless_by_natural_ke
     }
     assert_eq!(notes(pool).await, [("a".to_owned(), 1)], "its effect once");
     assert_eq!(dead_letters::show(pool, letters[0].id).await.unwrap().letter.state, "resolved");
+}
+
+#[tokio::test]
+async fn what_was_settled_long_ago_is_forgotten_and_what_is_open_is_not() {
+    let database = ledger::database("letters_retention").await;
+    let pool = &database.pool;
+    let policy = flaky::policy(Poisoned::Block);
+    let group = Flaky::default().processor(pool, PREFIX, &policy);
+    group.handle(&batch(&[("a", "reject"), ("b", "reject"), ("c", "reject")])).await.unwrap();
+    sqlx::raw_sql(
+        "update dead_letters set last_failed_at = now() - interval '100 days';
+         update dead_letters set state = 'resolved' where convert_from(key, 'UTF8') = 'a';
+         update dead_letters set state = 'discarded', last_failed_at = now() where convert_from(key, 'UTF8') = 'b';
+         insert into dead_letter_patches (dead_letter_id, payload, edited_by, reason)
+             select id, 'x', 'ada', 'r' from dead_letters where state = 'resolved';
+         insert into replays (id, state, filter, reason, requested_by, rate_per_s, ramp, stop_after_failures, updated_at)
+             select gen_random_uuid(), state, '{}', 'r', 'ada', 1, true, 1, now() - interval '100 days'
+             from unnest(array['finished', 'cancelled', 'running', 'stopped']) state;
+         insert into replay_items (replay_id, number, dead_letter_id, consumer_group)
+             select id, n, gen_random_uuid(), 'g' from replays, generate_series(1, 700) n;
+         insert into operator_audit (at, subject, action, target, reason, outcome)
+             values (now() - interval '100 days', 'ada', 'a', 't', 'old', 'o'), (now(), 'ada', 'a', 't', 'new', 'o')",
+    )
+    .execute(pool)
+    .await
+    .unwrap();
+    let keep = std::time::Duration::from_secs(90 * 86_400);
+    let forgotten = retention::forget(pool, keep).await.unwrap();
+    assert_eq!(forgotten, 1 + 2 * 700 + 2 + 1);
+    assert_eq!(retention::forget(pool, keep).await.unwrap(), 0);
+    let any = Filter { state: StateFilter::Any, ..Filter::default() };
+    let mut left = dead_letters::list(pool, &any, &whole()).await.unwrap().items;
+    left.sort_by_key(|letter| letter.key.clone());
+    let left: Vec<_> = left.iter().map(|letter| (letter.key.as_deref(), letter.state.as_str())).collect();
+    assert_eq!(left, [(Some("b"), "discarded"), (Some("c"), "open")], "open ones stay, however old");
+    let mut replays: Vec<String> =
+        replays::list(pool, &whole()).await.unwrap().items.into_iter().map(|replay| replay.state).collect();
+    replays.sort();
+    assert_eq!(replays, ["running", "stopped"], "what can go on stays");
+    assert_eq!(audit::list(pool, &whole()).await.unwrap().items[0].reason, "new");
 }

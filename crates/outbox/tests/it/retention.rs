@@ -202,7 +202,7 @@ async fn the_inbox_forgets_days_and_strays_after_their_time() {
     let pool = &database.pool;
     run(
         pool,
-        "do $$ declare day date := current_date - 20; begin
+        "do $$ declare day date := current_date - 40; begin
             execute format('create table inbox_old (like inbox including defaults)');
             execute format('alter table inbox attach partition inbox_old for values from (%L) to (%L)',
                            inbox_day_bound(day), inbox_day_bound(day + 1));
@@ -214,7 +214,7 @@ async fn the_inbox_forgets_days_and_strays_after_their_time() {
         Uuid::new_v7(Timestamp::from_unix(NoContext, time.timestamp() as u64, 0))
     };
     let take = "insert into inbox (consumer_group, message_id, received_at) values ('g', $1, $2)";
-    for (id, days_ago) in [(id_of(20), 20), (id_of(0), 0), (Uuid::nil(), 20), (Uuid::max(), 1)] {
+    for (id, days_ago) in [(id_of(40), 40), (id_of(0), 0), (Uuid::nil(), 40), (Uuid::max(), 1)] {
         let at = Utc::now() - Days::new(days_ago);
         sqlx::query(take).bind(id).bind(at).execute(pool).await.unwrap();
     }
@@ -225,6 +225,14 @@ async fn the_inbox_forgets_days_and_strays_after_their_time() {
     assert_eq!((left.len(), left[1]), (2, Uuid::max()));
     assert_eq!(drop_old(pool).await, Dropped::default());
     assert_eq!(upkeep::make(pool).await.unwrap(), 0, "what is dropped is not made again");
+}
+
+#[test]
+fn the_inbox_knows_ids_for_longer_than_topics_keep_their_records() {
+    let manifest = include_str!("../../../../schemas/topics.toml");
+    let kept = manifest.lines().filter_map(|line| line.strip_prefix("retention_ms = "));
+    let kept = kept.map(|ms| Duration::from_millis(ms.replace('_', "").parse().unwrap())).max().unwrap();
+    assert!(Retention::default().inbox > kept + DAY, "topics keep {kept:?}");
 }
 
 /// Commits and drops after which the race below has been long enough.
