@@ -31,6 +31,8 @@ pub(crate) fn run() -> Result<ExitCode> {
         let name = if name == RELAY { "relay" } else { name };
         variables.push((format!("{}_URL", name.to_uppercase()), url.clone()));
     }
+    // Any service's will do.
+    variables.extend(state.operators.get(SERVICES[0]).map(|url| ("OPERATOR_URL".to_owned(), url.clone())));
     let folder = programs(&instance, &state)?;
     for (name, value) in variables {
         say::answer(&format!("export {name}={}", quoted(&value)));
