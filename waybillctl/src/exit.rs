@@ -16,9 +16,10 @@ pub(crate) enum Exit {
 /// For the end of `--help`.
 pub(crate) const EXIT_CODES: &str = "Exit codes:
   0  done, and everything is as declared
-  1  failed: it could not be done, or not be looked at (the reason is on standard error)
-  2  wrong usage
-  3  looked at, and not as declared: a drift, a message that does not decode, a replay that stopped or had failures";
+  1  it could not be done, or not be looked at; the reason is on standard error
+  2  wrong usage, or wrong settings
+  3  looked at, and not as declared: a drift, a message that does not decode, a dry run that does not go well, a replay \
+that stopped, had failures or skipped letters, a broken promise";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

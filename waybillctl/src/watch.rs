@@ -1,6 +1,6 @@
 //! The progress of replays: a bar on a terminal, a line a change elsewhere.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -11,6 +11,9 @@ use crate::output;
 
 /// How often a running replay is asked about: often enough for a person who looks.
 const POLL_MS: u64 = 500;
+/// How long a service may be away while its replay is watched: as long as one takes to be started again, and more. The
+/// replay itself goes on with it.
+const AWAY_MAX: Duration = Duration::from_secs(60);
 
 /// A replay and what is known of it.
 pub(crate) struct Watched<'a> {
@@ -47,8 +50,14 @@ async fn follow(watched: &mut [Watched<'_>]) -> anyhow::Result<()> {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
-        for watched in &mut *watched {
-            watched.raw = watched.service.get(&["replays", &watched.id], &[]).await?;
+        for (watched, shown) in watched.iter_mut().zip(&mut shown) {
+            match watched.service.get(&["replays", &watched.id], &[]).await {
+                Ok(raw) => {
+                    watched.raw = raw;
+                    shown.back();
+                }
+                Err(error) => shown.away(error)?,
+            }
         }
     }
 }
@@ -58,6 +67,8 @@ struct Shown {
     bar: ProgressBar,
     service: String,
     line: String,
+    /// Since when its service does not answer.
+    away_since: Option<Instant>,
 }
 
 impl Shown {
@@ -70,7 +81,35 @@ impl Shown {
         }
         let service = watched.service.name().to_owned();
         bar.set_prefix(service.clone());
-        Ok(Self { bar, service, line: String::new() })
+        Ok(Self { bar, service, line: String::new(), away_since: None })
+    }
+
+    /// Says once that the service does not answer; an error when it has not for too long.
+    fn away(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
+        match self.away_since {
+            Some(since) if since.elapsed() > AWAY_MAX => {
+                return Err(error.context(format!(
+                    "{} has not answered for {AWAY_MAX:?}; its replay goes on when it is back \
+                     (`waybillctl dead-letters replay watch ID`)",
+                    self.service
+                )));
+            }
+            Some(_) => {}
+            None => {
+                self.away_since = Some(Instant::now());
+                let said =
+                    format!("{} does not answer; asking again for {AWAY_MAX:?}: {error:#}", self.service);
+                self.bar.suspend(|| output::progress(&said));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that it answers again.
+    fn back(&mut self) {
+        if self.away_since.take().is_some() {
+            self.bar.suspend(|| output::progress(&format!("{} answers again", self.service)));
+        }
     }
 
     fn update(&mut self, replay: &Replay) {

@@ -40,7 +40,9 @@ fn timeline(text: &mut String, report: &Report) {
             What::Retry => "retry",
             What::DeadLetter => "dead",
         };
-        let _ = writeln!(text, "  {clock} {:<10} {mark:<8} {}", entry.service, entry.title);
+        // A line end in somebody's error would look like another entry.
+        let title = entry.title.replace(['\n', '\r', '\t'], " ");
+        let _ = writeln!(text, "  {clock} {:<10} {mark:<8} {title}", entry.service);
     }
 }
 

@@ -91,8 +91,11 @@ pub(crate) struct Get {
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Look {
     /// One line of text a message (time, place, key, type, value) instead of a line of JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     pub(crate) text: bool,
+    /// A line of JSON a message: what is done unless told otherwise
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -100,6 +103,9 @@ pub(crate) struct Decode {
     /// How standard input is cut into frames
     #[arg(long, value_enum, default_value_t = Kind::Lengths)]
     pub(crate) input: Kind,
+    /// A line of JSON a frame: there is no other form
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// How frames lie one after the other.

@@ -74,6 +74,8 @@ pub(crate) struct DeadLetterDetail {
 pub(crate) struct LetterValue {
     pub(crate) id: String,
     pub(crate) kind: Option<String>,
+    /// Since when it is a patch.
+    pub(crate) edited_at: Option<String>,
     pub(crate) payload_base64: Option<String>,
 }
 
@@ -143,6 +145,24 @@ pub(crate) struct KeyCount {
     pub(crate) parked_state: Option<String>,
     #[serde(default)]
     pub(crate) held: u64,
+}
+
+/// What a dry run answers. A list that is missing is no empty list.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TriedLetters {
+    pub(crate) items: Vec<Value>,
+    /// How many the selection has.
+    pub(crate) total: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Discarded {
+    pub(crate) discarded: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Edited {
+    pub(crate) edited: u64,
 }
 
 #[derive(Debug, Deserialize)]

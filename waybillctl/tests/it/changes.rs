@@ -72,6 +72,15 @@ async fn a_value_is_edited_from_a_file() {
     let posted = &doubles.orders.posted(&path)[0];
     assert_eq!(posted["reason"], "a wrong sum");
     assert_eq!(order_placed(&posted["payload_base64"]).total_minor, 3000);
+    assert_eq!(
+        posted.get("expect_edited_at"),
+        Some(&Value::Null),
+        "no patch was seen: another's is not lost"
+    );
+    let same = File::new("json", &self::value(&doubles).to_string());
+    let run = doubles.ctl(&["dead-letters", "edit", LETTER, "--value", same.path(), "--json"]);
+    let said: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(said, json!({"applied": false, "plan": "nothing is changed"}));
 }
 
 #[tokio::test(flavor = "multi_thread")]

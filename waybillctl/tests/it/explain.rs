@@ -62,7 +62,14 @@ async fn doubles(prefix: &str) -> Doubles {
     inventory["inbox"] = json!([heard("inventory", RESERVE, "2026-05-04T10:00:00.020000Z")]);
     doubles.orders.says(&path, orders);
     doubles.inventory.says(&path, inventory);
-    doubles.payments.says(&path, nothing("payments"));
+    let mut payments = nothing("payments");
+    if !prefix.is_empty() {
+        payments["parked"] = json!([{"group": "payments", "key": ORDER, "state": "blocked", "tier": 3, "due_at": null,
+            "attempts": 4, "error_class": "rejected", "error_message": "no such payment", "dead_letter_id": null,
+            "held_count": 2, "held_bytes": 2048, "parked_at": "2026-05-04T10:00:01Z"}]);
+        payments["dead_letters"] = json!([crate::looks::letter(crate::looks::LETTER)]);
+    }
+    doubles.payments.says(&path, payments);
     doubles
 }
 
@@ -106,6 +113,13 @@ async fn messages_are_found_on_their_topics() {
     assert_eq!(places[1]["detail"]["place"]["topic"], topics.full("inventory.events"));
     assert_eq!(places[1]["detail"]["place"]["offset"], 1);
     assert_eq!(story["not_found_on_topics"], json!([[LOST, topics.full("orders.events")]]));
+
+    let run = doubles.ctl(&["order", "explain", ORDER, "--bootstrap-servers", &bootstrap]);
+    let mut told = text(&run.stdout).replace(&topics.prefix, "");
+    for at in places.iter().map(|place| place["at"].as_str().unwrap()) {
+        told = told.replace(&at[..10], "THE DAY OF THE TEST").replace(&at[11..23], "hh:mm:ss.mmm");
+    }
+    insta::assert_snapshot!("explain_with_places_retries_and_dead_letters", told);
 }
 
 #[tokio::test(flavor = "multi_thread")]

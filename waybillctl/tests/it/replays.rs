@@ -137,9 +137,9 @@ async fn a_dry_run_shows_rows_and_messages() {
             {"table": "orders", "operation": "update", "before": {"status": "PENDING", "version": 1}, "after": {"status": "REJECTED", "version": 2}},
             {"table": "outbox", "operation": "insert", "before": null, "after": {"id": 7}, "note": "long texts are cut"}],
          "messages": [message]},
-        {"id": "01980000-0000-7000-8000-00000000000b", "key": ORDER, "outcome": "duplicate", "why": "in the inbox", "patched": false, "writes": [], "messages": []}]}));
-    doubles.inventory.says("POST /dead-letters/dry-run", json!({"items": []}));
-    doubles.payments.says("POST /dead-letters/dry-run", json!({"items": []}));
+        {"id": "01980000-0000-7000-8000-00000000000b", "key": ORDER, "outcome": "duplicate", "why": "in the inbox", "patched": false, "writes": [], "messages": []}], "total": 23_000}));
+    doubles.inventory.says("POST /dead-letters/dry-run", json!({"items": [], "total": 0}));
+    doubles.payments.says("POST /dead-letters/dry-run", json!({"items": [], "total": 0}));
     let run = doubles.ctl(&["dead-letters", "dry-run", "--group", "orders"]);
     assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
     insta::assert_snapshot!("dry_run", text(&run.stdout));
@@ -147,4 +147,42 @@ async fn a_dry_run_shows_rows_and_messages() {
         doubles.orders.posted("/dead-letters/dry-run"),
         [json!({"filter": {"group": "orders"}, "limit": 10})]
     );
+    assert!(text(&run.stderr).contains("there are more"), "{}", text(&run.stderr));
+    let run = doubles.ctl(&["dead-letters", "dry-run", "--group", "orders", "--json"]);
+    let tried: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(tried["complete"], false, "2 of 23,000");
+
+    doubles.payments.forget("POST /dead-letters/dry-run");
+    doubles.payments.says("POST /dead-letters/dry-run", json!({"total": 0}));
+    let run = doubles.ctl(&["dead-letters", "dry-run", "--group", "orders"]);
+    assert_eq!(run.status.code(), Some(1), "a list that is missing is no empty list");
+    assert!(text(&run.stderr).contains("lacks what this program needs"), "{}", text(&run.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_bears_with_a_service_that_is_away_for_a_while() {
+    let doubles = doubles().await;
+    doubles.orders.says_with("POST /replays", 202, replay("running", 0, 0));
+    let path = format!("GET /replays/{REPLAY}");
+    doubles.orders.says(&path, replay("running", 4, 0));
+    doubles.orders.says_with(&path, 503, json!({"detail": "starting"}));
+    doubles.orders.says_with(&path, 503, json!({"detail": "starting"}));
+    doubles.orders.says(&path, replay("finished", 10, 0));
+    let run = doubles.ctl(&["dead-letters", "replay", "--all", "--apply", "--reason", "mended"]);
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    let said = text(&run.stderr);
+    assert_eq!(said.matches("orders does not answer; asking again for 60s").count(), 1, "{said}");
+    assert!(said.contains("starting") && said.contains("orders answers again\n"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_skipped_letters_ends_with_3() {
+    let doubles = doubles().await;
+    let mut skipped = replay("finished", 9, 0);
+    skipped["skipped"] = json!(1);
+    doubles.orders.says_with("POST /replays", 202, replay("running", 0, 0));
+    doubles.orders.says(&format!("GET /replays/{REPLAY}"), skipped);
+    let run = doubles.ctl(&["dead-letters", "replay", "--all", "--apply", "--reason", "mended"]);
+    assert_eq!(run.status.code(), Some(3), "the letter may be open still: {}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("9 resolved, 0 failed, 1 skipped"), "{}", text(&run.stderr));
 }

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::plan::{self, Planned};
 use crate::cli::Discard;
 use crate::exit::Exit;
-use crate::operator::Services;
+use crate::operator::answers::Discarded;
+use crate::operator::{Services, view};
 use crate::output;
 
 pub(super) async fn run(options: Discard) -> anyhow::Result<Exit> {
@@ -22,14 +23,16 @@ pub(super) async fn run(options: Discard) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     let mut answers = Vec::new();
+    let mut total = 0;
     for Planned { service, plan, .. } in planned.iter().filter(|planned| planned.plan.total > 0) {
         // What was planned is what is given up: a count that has changed since is refused by the service.
         let body = json!({ "filter": filter, "reason": options.change.reason, "expect": plan.total });
         let answer: Value = service.post(&["dead-letters", "discard"], &body).await?;
-        output::progress(&format!("{}: {} discarded", service.name(), answer["discarded"]));
+        let discarded = view::<Discarded>(&answer)?.discarded;
+        output::progress(&format!("{}: {discarded} discarded", service.name()));
+        total += discarded;
         answers.push(service.named(answer));
     }
-    let total: u64 = answers.iter().filter_map(|answer| answer["discarded"].as_u64()).sum();
     output::one(options.form, &json!({ "discarded": total, "services": answers }), || {
         Ok(format!("{total} dead letters discarded"))
     })?;

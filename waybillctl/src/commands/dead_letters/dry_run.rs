@@ -11,7 +11,7 @@ use crate::cli::DryRun;
 use crate::contract;
 use crate::difference;
 use crate::exit::Exit;
-use crate::operator::answers::{Said, Tried, Write};
+use crate::operator::answers::{Said, Tried, TriedLetters, Write};
 use crate::operator::{Listed, Services, view};
 use crate::output;
 use crate::table::or_dash;
@@ -22,18 +22,21 @@ pub(super) async fn run(options: DryRun) -> anyhow::Result<Exit> {
     let body = &body;
     let tried = services.each(|service| service.post::<Value>(&["dead-letters", "dry-run"], body)).await?;
     let mut listed = Listed::default();
+    let mut total = 0;
     for (service, answer) in tried {
-        let items = answer["items"].as_array().cloned().unwrap_or_default();
-        listed.items.extend(items.into_iter().map(|item| service.named(item)));
+        let answer: TriedLetters = view(&answer)?;
+        total += answer.total;
+        listed.complete &= answer.items.len() as u64 >= answer.total;
+        listed.items.extend(answer.items.into_iter().map(|item| service.named(item)));
     }
     let all: Vec<Tried> = listed.items.iter().map(view).collect::<anyhow::Result<_>>()?;
     let schemas = contract::schemas()?;
-    output::list(options.form, &listed, || text(&schemas, &all))?;
+    output::list(options.form, &listed, || text(&schemas, &all, total))?;
     let well = all.iter().all(|tried| matches!(tried.outcome.as_str(), "done" | "duplicate"));
     Ok(if well { Exit::Done } else { Exit::Differs })
 }
 
-fn text(schemas: &Schemas, all: &[Tried]) -> anyhow::Result<String> {
+fn text(schemas: &Schemas, all: &[Tried], total: u64) -> anyhow::Result<String> {
     let mut text = String::new();
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
     for tried in all {
@@ -63,7 +66,9 @@ fn text(schemas: &Schemas, all: &[Tried]) -> anyhow::Result<String> {
     }
     let outcomes: Vec<String> =
         outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
-    let _ = write!(text, "tried {}: {}; rolled back, nothing was changed", all.len(), outcomes.join(", "));
+    let of = if all.len() as u64 >= total { String::new() } else { format!(" of {total}") };
+    let _ =
+        write!(text, "tried {}{of}: {}; rolled back, nothing was changed", all.len(), outcomes.join(", "));
     Ok(text)
 }
 

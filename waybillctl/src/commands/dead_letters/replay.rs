@@ -91,7 +91,8 @@ fn shown(form: Form, watched: &[Watched<'_>]) -> anyhow::Result<Exit> {
     output::list(form, &listed, || text(&listed))?;
     let replays = listed.items.iter().map(view).collect::<anyhow::Result<Vec<Replay>>>()?;
     let well = replays.iter().all(|replay| {
-        let done = replay.state == "finished" && replay.failed == 0;
+        // A skipped letter may be open still: somebody else was at it, or it can not be sent.
+        let done = replay.state == "finished" && replay.failed == 0 && replay.skipped == 0;
         done || replay.state == "running"
     });
     Ok(if well { Exit::Done } else { Exit::Differs })
