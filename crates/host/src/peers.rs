@@ -1,5 +1,6 @@
 //! Other services' operator listeners, which a whole story is asked of: read only, with the operator's own token.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,6 @@ pub struct Peers {
 }
 
 /// One of them.
-#[derive(Debug)]
 pub struct Peer {
     name: String,
     url: Url,
@@ -53,13 +53,24 @@ impl Peers {
     }
 }
 
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, self.url)
+    }
+}
+
 impl Peer {
     fn parse(named: &str) -> Result<Self, String> {
         const FORM: &str =
             "write NAME=URL, such as inventory=http://127.0.0.1:9084, several separated by commas";
         let (name, url) = named.split_once('=').ok_or_else(|| format!("{named:?}: {FORM}"))?;
         let parsed = Url::parse(url.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let url = parsed.filter(|url| url.host().is_some()).ok_or_else(|| format!("{named:?}: {FORM}"))?;
+        let url =
+            parsed.filter(|url| url.host().is_some()).ok_or_else(|| format!("{}: {FORM}", name.trim()))?;
+        // It is told in answers and in the log. What opens a peer is the operator's token.
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(format!("{}: leave user and password out of its URL", name.trim()));
+        }
         // A redirect would carry the operator's token to whom nobody named.
         let client = Client::builder().timeout(ANSWER_MAX).redirect(Policy::none()).build();
         let client = client.map_err(|error| format!("no HTTP client can be made: {error}"))?;
@@ -122,5 +133,7 @@ mod tests {
         for wrong in ["orders", "orders=h:1", "orders=ftp://h", "a=http://h,b"] {
             assert!(Peers::parse(wrong).is_err(), "{wrong}");
         }
+        let why = Peers::parse("orders=http://me:secret@h").unwrap_err();
+        assert!(why.starts_with("orders: leave user and password out") && !why.contains("secret"), "{why}");
     }
 }
