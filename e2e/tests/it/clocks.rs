@@ -1,4 +1,5 @@
-//! Services whose clocks are two hours wrong: deadlines are the database's, so nothing changes but times that are told.
+//! Services whose clocks are two hours wrong: deadlines and the waits of retries are the database's, so nothing changes but
+//! times that are told.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,13 @@ const UNDISTURBED: Duration = Duration::from_secs(3);
 const OFF_S_MIN: f64 = 7_000.0;
 /// What hasty sagas give a step.
 const STEP_DEADLINE_S: f64 = 1.5;
+/// Messages of a share of the orders are retried once, after a second.
+const RETRIED: [(&str, &str); 2] = [
+    ("WAYBILL_FAULTS", "StockReserved:retry:1:40,AuthorizePayment:retry:1:40"),
+    ("WAYBILL_RETRY_DELAYS_MS", "1000"),
+];
+/// The delay of those.
+const RETRY_DELAY_S: f64 = 1.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clocks_that_are_two_hours_off_move_no_deadline() {
@@ -30,7 +38,8 @@ async fn clocks_that_are_two_hours_off_move_no_deadline() {
             (service, "FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
         ]);
     }
-    let system = System::start_special("e2e_clocks", &HASTY, special).await;
+    let settings = [&HASTY[..], &RETRIED[..]].concat();
+    let system = System::start_special("e2e_clocks", &settings, special).await;
     let shop = Shop::new(&system);
     load::stock_up(&shop).await;
     let first = shop.order(&[("tea", 1)], "tok_approve").await;
@@ -67,6 +76,22 @@ async fn clocks_that_are_two_hours_off_move_no_deadline() {
     assert!(confirmed > 0, "deadlines do not come two hours early");
     assert!(deadlines > 0, "nor two hours late");
     assert!(earliest >= STEP_DEADLINE_S, "nor a moment early: {earliest}");
+    for service in [Service::Orders, Service::Payments] {
+        let (retried, shortest) = retries(&system, service).await;
+        println!("{}: {retried} messages were retried, the first after {shortest:.3} s", service.name());
+        assert!(retried > 0 && shortest >= RETRY_DELAY_S, "{}: {retried}, {shortest}", service.name());
+    }
+}
+
+/// How many messages were retried, and the shortest wait for it, by the service's database.
+async fn retries(system: &System, service: Service) -> (i64, f64) {
+    sqlx::query_as(
+        "select count(*), coalesce(min(extract(epoch from again.received_at - first.received_at)), 0)::float8
+         from inbox first join inbox again using (consumer_group, message_id) where first.hop = 0 and again.hop = 1",
+    )
+    .fetch_one(&system.database(service).pool)
+    .await
+    .unwrap()
 }
 
 /// The library that gives a program another clock.

@@ -6,10 +6,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use reqwest::Client;
 use serde_json::{Value, json};
+use waybill_testkit::polling::eventually_named;
 
 use crate::faults::HASTY;
 use crate::invariants;
 use crate::journal::Accepted;
+use crate::letters::settled;
 use crate::load::{self, Load};
 use crate::shop::Shop;
 use crate::system::{READY_TIMEOUT, Service, System};
@@ -37,6 +39,28 @@ const CANCEL: [&str; 6] =
     ["saga_loaded", "saga_saved", "orders_locked", "orders_saved", "saga_started", "cancel_said"];
 /// Both commands after their commit: nobody was told.
 const UNANSWERED: [&str; 2] = ["cancel_committed", "order_placed"];
+/// A head on a retry topic: taken with its key, handled, `commit`, offsets; the same when it fails again; what was held
+/// behind it: handled, `commit`.
+const HEAD: [&str; 7] = [
+    "head_taken:2",
+    "head_handled:2",
+    "head_committed:2",
+    "head_failed:2",
+    "head_failed_committed:2",
+    "held_handled:2",
+    "held_committed:2",
+];
+/// Retry topics have three partitions, and one member lives.
+const HEADS_AT_ONCE: usize = 2;
+/// A step of a replay: a letter sent, the step counted, `commit`.
+const REPLAY: [&str; 3] = ["replay_sent", "replay_stepped", "replay_committed"];
+/// A share of the orders is retried twice, for longer than a hasty saga waits until it sends again: that is held.
+const RETRIED: [(&str, &str); 2] =
+    [("WAYBILL_FAULTS", "ReserveStock:retry:2:30"), ("WAYBILL_RETRY_DELAYS_MS", "1000,1000,1000")];
+/// Letters that a replay resolves, of more than half of the orders.
+const BURIED: [(&str, &str); 1] = [("WAYBILL_FAULTS", "CapturePayment:reject:1:60")];
+/// More letters than processes die in sending them.
+const LETTERS_MIN: i64 = 8;
 /// Longest wait for a process to come to its place: it starts, joins its group beside others that die, gets partitions.
 const CRASH_TIMEOUT: Duration = Duration::from_secs(120);
 /// Orders whose provider answers later than hasty sagas wait: each lets deadlines fire.
@@ -130,6 +154,57 @@ async fn orders_may_die_between_any_two_statements_of_a_cancel_and_before_an_ans
     let orders: i64 =
         sqlx::query_scalar("select count(*) from orders").fetch_one(&system.orders_db.pool).await.unwrap();
     assert_eq!(orders, ids.len() as i64 + 1, "the lost answer's order is there once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_participant_may_die_with_a_head_of_a_key_or_what_is_held_behind_it() {
+    let system = System::start_with("e2e_crash_retries", &[&HASTY[..], &RETRIED[..]].concat()).await;
+    load::stock_up(&Shop::new(&system)).await;
+    let load = Load::start(&system, load::seed());
+    for places in HEAD.chunks(HEADS_AT_ONCE) {
+        crash_at(&system, Service::Inventory, places).await;
+    }
+    let accepted = load.stop().await;
+    settled(&system).await;
+    invariants::hold(&system, &accepted).await;
+    let retried = invariants::count_in_all(&system, "select count(*) from inbox where hop > 0").await;
+    assert!(retried > 0, "heads got through");
+    assert_eq!(invariants::count_in_all(&system, "select count(*) from parked_keys").await, 0);
+    assert_eq!(invariants::count_in_all(&system, "select count(*) from dead_letters").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_participant_may_die_in_any_statement_of_a_step_of_a_replay() {
+    let mut system = System::start_with("e2e_crash_replay", &BURIED).await;
+    load::stock_up(&Shop::new(&system)).await;
+    let load = Load::start(&system, load::seed());
+    eventually_named("dead letters", CRASH_TIMEOUT, async || {
+        let letters = invariants::count_in_all(&system, "select count(*) from dead_letters").await;
+        (letters >= LETTERS_MIN).then_some(())
+    })
+    .await;
+    let accepted = load.stop().await;
+    settled(&system).await;
+    let letters = invariants::count_in_all(&system, "select count(*) from dead_letters").await;
+    // Slow, so that much of it is left for those who die, one after the other, with nobody beside them.
+    let replay = ["dead-letters", "replay", "--all", "--without-ramp", "--rate", "1", "--detach", "--apply"];
+    let (code, said) = system.operator(&[&replay[..], &["--reason", "the fault is mended"]].concat()).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(system.payments.terminate().await, Some(0), "{}", system.payments.output());
+    for place in REPLAY {
+        crash_at(&system, Service::Payments, &[place]).await;
+    }
+    system.payments.restart();
+    eventually_named("the end of the replay", CRASH_TIMEOUT, async || {
+        let running = "select count(*) from replays where state <> 'finished'";
+        (invariants::count_in_all(&system, running).await == 0).then_some(())
+    })
+    .await;
+    settled(&system).await;
+    invariants::hold_beside(&system, &accepted, letters).await;
+    let open = "select count(*) from dead_letters where state <> 'resolved'";
+    assert_eq!(invariants::count_in_all(&system, open).await, 0);
+    assert_eq!(invariants::count_in_all(&system, "select count(*) from parked_keys").await, 0);
 }
 
 /// Sends a command to a process of orders that dies at this place of it: no answer.

@@ -60,11 +60,51 @@ async fn what_was_retried_and_replayed_ends_as_if_nothing_had_been() {
     assert_eq!(invariants::count_in_all(&system, "select count(*) from parked_keys").await, 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_puts_on_a_retry_topic_by_hand_stops_no_outbox() {
+    let system = System::start("e2e_by_hand").await;
+    let shop = Shop::new(&system);
+    load::stock_up(&shop).await;
+    let first = shop.order(&[("tea", 1)], "tok_approve").await;
+    shop.becomes(&first, "CONFIRMED").await;
+    let commands = system.topics.read_to_end("inventory.commands", STEP_TIMEOUT).await;
+    let real = commands.iter().find(|record| record.header("ce_type") == Some("ReserveStock")).unwrap();
+    let headers: Vec<(&str, &[u8])> =
+        real.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+    // As a console tool sends an event again; and bytes that are nothing.
+    let retries = "inventory.commands.inventory.retry.1";
+    let (topics, key) = (&system.topics, real.key.as_deref());
+    topics.produce(retries, key, &headers, real.payload.as_deref()).await;
+    topics.produce(retries, Some(b"nothing"), &[], Some(b"nothing")).await;
+    eventually_named("both to be dead letters", STEP_TIMEOUT, async || {
+        (invariants::count_in_all(&system, OPEN).await == 2).then_some(())
+    })
+    .await;
+    let second = shop.order(&[("tea", 1)], "tok_approve").await;
+    shop.becomes(&second, "CONFIRMED").await;
+    let mirrors = system.topics.read_to_end("inventory.commands.inventory.dlq", STEP_TIMEOUT).await;
+    assert_eq!(mirrors.len(), 2, "on the topic that there is");
+
+    let replay = ["dead-letters", "replay", "--all", "--apply", "--reason", "it was put there by hand"];
+    let (code, said) = system.operator(&replay).await;
+    assert_eq!(code, Some(0), "{said}");
+    settled(&system).await;
+    let states = "select count(*) from dead_letters where state = 'resolved'";
+    assert_eq!(
+        invariants::count_in_all(&system, states).await,
+        1,
+        "the message, which had its effect long ago"
+    );
+    assert_eq!(invariants::count_in_all(&system, OPEN).await, 1, "what is no message is not sent again");
+    let third = shop.order(&[("tea", 1)], "tok_approve").await;
+    shop.becomes(&third, "CONFIRMED").await;
+}
+
 const OPEN: &str = "select count(*) from dead_letters where state in ('open', 'replaying')";
 
 /// Waits until nothing is on its way through the retry topics, nor being drained, and every order has ended or waits for
 /// somebody who is blocked.
-async fn settled(system: &System) {
+pub(crate) async fn settled(system: &System) {
     let moving = "select (select count(*) from parked_keys where state <> 'blocked')
                        + (select count(*) from dead_letters where state = 'replaying')";
     eventually_named("retries and replays to come to their ends", STEP_TIMEOUT, async || {
