@@ -100,12 +100,15 @@ async fn allow(kafka: &OwnKafka, operation: &str) {
     kafka.tool("org.apache.kafka.tools.AclCommand", &grant).await;
 }
 
+/// A member that has not asked for so long is no member any more.
+const READING_MAX: Duration = Duration::from_secs(120);
+
 /// Reads the topic as a service does: with the same variables and the settings of its consumers, in a group.
 async fn consumed(variables: &[(&str, &str)], count: usize) -> Vec<Vec<u8>> {
     let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let mut env = Environment::from_map(owned);
     let security = Security::read(&mut env);
-    let mut config = consumer(&env.text("KAFKA_BOOTSTRAP_SERVERS", ""), "readers", "test");
+    let mut config = consumer(&env.text("KAFKA_BOOTSTRAP_SERVERS", ""), "readers", "test", READING_MAX);
     env.finish().unwrap();
     security.apply(&mut config);
     let reader: StreamConsumer = config.create().unwrap();

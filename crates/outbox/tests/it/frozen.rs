@@ -7,7 +7,6 @@ use std::time::Duration;
 use sqlx::PgPool;
 use waybill_outbox::MIGRATIONS;
 use waybill_outbox::inbox::InboxProcessor;
-use waybill_runtime::config::Postgres;
 use waybill_runtime::pool;
 use waybill_telemetry::metrics;
 use waybill_testkit::polling::eventually_named;
@@ -19,8 +18,7 @@ use crate::members::{LIMIT, Member, assert_once_and_in_order, noted, send, send_
 /// A server of this test's own with the crate's and the group's tables, and a service's pool.
 async fn own_server() -> (OwnPostgres, PgPool) {
     let server = OwnPostgres::start().await;
-    let config = Postgres { url: server.url("postgres"), pool_max: 2 };
-    let pool = pool::connect(&config, "outbox-test").unwrap();
+    let pool = pool::connect(&server.url("postgres"), 2, "outbox-test").unwrap();
     MIGRATIONS.run(&pool).await.unwrap();
     ledger::tables(&pool).await;
     (server, pool)

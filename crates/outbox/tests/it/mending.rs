@@ -130,7 +130,7 @@ async fn a_patched_letter_that_fails_again_is_mirrored_as_it_was_and_counts_its_
     group.handle(&Batch { records: vec![ledger::record(&envelope, 1, b"reject")] }).await.unwrap();
     let first = only_letter(pool).await;
     let id = first.letter.id;
-    let patch = Edit { id, payload: Some(b"no word of ours".to_vec()) };
+    let patch = Edit { id, payload: Some(b"no word of ours".to_vec()), ..Edit::default() };
     dead_letters::edit(pool, patch, &change()).await.unwrap();
 
     let mut traces = vec![trace.traceparent()];
