@@ -292,7 +292,7 @@ fn common(
 }
 
 /// Makes the manifest's topics as an operator would.
-async fn topics_apply(topics: &TestTopics) {
+pub(crate) async fn topics_apply(topics: &TestTopics) {
     let apply = common(Process::named("waybillctl"), topics, &[]).without_http().arg("topics").arg("apply");
     let mut process = apply.spawn();
     let code = process.wait_exit(READY_TIMEOUT).await;

@@ -302,7 +302,7 @@ async fn a_partition_that_is_not_due_for_long_causes_no_rebalance() {
     config.max_poll_interval = POLL_INTERVAL;
     config.batch_time_max = POLL_INTERVAL / 2;
     config.close_timeout = LIMIT;
-    config.due = Some(|_| chrono::DateTime::from_timestamp_millis(DUE_MS.load(Ordering::SeqCst)));
+    config.due = Some(Due::new(|_| chrono::Utc::now().timestamp_millis() >= DUE_MS.load(Ordering::SeqCst)));
     let member = Member::start_with(config, handler.clone());
     member.assigned(2).await;
     let due = chrono::Utc::now() + 2 * POLL_INTERVAL + Duration::from_secs(1);
