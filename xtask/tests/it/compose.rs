@@ -21,7 +21,9 @@ fn compose() -> String {
 fn block<'a>(compose: &'a str, depth: usize, name: &str) -> Vec<&'a str> {
     let head = format!("{}{name}:", " ".repeat(depth));
     let below = |line: &&str| line.starts_with(&" ".repeat(depth + 1)) || line.trim().is_empty();
-    let lines = compose.lines().skip_while(|line| !line.starts_with(&head)).skip(1).take_while(below);
+    // Not where it is said in one line what waits for it.
+    let is_head = |line: &&str| line.starts_with(&head) && !line.contains('{');
+    let lines = compose.lines().skip_while(|line| !is_head(line)).skip(1).take_while(below);
     let lines: Vec<&str> = lines.filter(|line| !line.trim_start().starts_with('#')).collect();
     assert!(!lines.is_empty(), "there is no {head}");
     lines
@@ -150,10 +152,14 @@ fn the_registrys_health_check_tells_a_good_answer_from_a_bad_one() {
         let port = listener.local_addr().unwrap().port();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut request = [0; 256];
-            let read = stream.read(&mut request).unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.push(byte[0]);
+            }
             stream.write_all(format!("{answer}\r\n\r\n{{}}").as_bytes()).unwrap();
-            String::from_utf8_lossy(&request[..read]).into_owned()
+            String::from_utf8_lossy(&request).into_owned()
         });
         let script = script.replace("localhost/8080", &format!("127.0.0.1/{port}"));
         let status = Command::new("bash").args(["-c", &script]).status().unwrap();
