@@ -22,6 +22,7 @@ mod overtaking;
 mod planted;
 mod poison;
 mod replay_killed;
+mod republished;
 mod retention;
 mod runbooks;
 mod servers;
