@@ -282,8 +282,6 @@ async fn a_handler_that_does_not_answer_is_given_up_and_its_batch_comes_again() 
     let member = Member::start_with(config, handler.clone());
     handler.wait_for(20).await;
     assert!(metric(&topics, "consumer_batch_timeouts_total").is_some_and(|count| count >= 1));
-    let works = async || member.status.check().ok();
-    eventually_named("status without a failure", LIMIT, works).await;
     member.stop().await;
     assert_complete_and_in_order(&handler.all(), 20);
 }
@@ -385,13 +383,9 @@ async fn when_kafka_goes_away_in_the_middle_it_still_stops_in_time() {
 #[tokio::test]
 async fn a_configuration_that_can_not_work_is_refused() {
     let usable = ConsumerConfig::new("127.0.0.1:1", "", GROUP, &[TOPIC]);
-    let no_topic = ConsumerConfig::new("127.0.0.1:1", "", GROUP, &[]);
-    let below_the_session = Duration::from_secs(5);
-    let too_short = ConsumerConfig {
-        max_poll_interval: below_the_session,
-        batch_time_max: below_the_session / 2,
-        ..usable.clone()
-    };
+    let no_topic = ConsumerConfig { topics: Vec::new(), ..usable.clone() };
+    let (max_poll_interval, batch_time_max) = (Duration::from_secs(5), Duration::from_secs(2));
+    let too_short = ConsumerConfig { max_poll_interval, batch_time_max, ..usable.clone() };
     let too_long = ConsumerConfig { batch_time_max: usable.max_poll_interval, ..usable };
     for config in [no_topic, too_short, too_long] {
         let refused = consumer::run(config, Remembers::default(), Shutdown::manual()).await;

@@ -61,7 +61,8 @@ async fn one_fault_at_every_place_costs_one_commit_and_the_next_batch_is_whole()
     let mut buried = Vec::new();
     for place in 0..COUNT {
         let offset = place * COUNT;
-        let ask = |n| if n == place { "constraint" } else { "note" };
+        // Each kind is found where it is: what would show at the commit only, too.
+        let ask = |n| if n == place { FAULTS[place % FAULTS.len()] } else { "note" };
         let wishes: Vec<Wish> = (0..COUNT).map(|n| (format!("{place}-{n}"), ask(n))).collect();
         let batch = batch_from(offset, &wishes);
         let before = commits(&database).await;
@@ -293,7 +294,11 @@ async fn a_batch_dropped_anywhere_between_its_parts_is_made_once_by_the_next_try
             () = begun => {}
             handled = group.handle(&batch) => handled.unwrap(),
         }
-        group.handle(&batch).await.unwrap();
+        // The connection of the one that was dropped is closed, and its locks are held until its server process has seen
+        // it: on a busy machine longer than anybody here waits for a lock.
+        if group.handle(&batch).await.is_err() {
+            group.handle(&batch).await.unwrap();
+        }
         calls(&ledger);
         let noted: Vec<_> = notes(&database.pool).await.split_off((dropped_at - 1) * (COUNT - 2));
         let expected: Vec<_> = (0..COUNT).filter(|n| ask(*n) == "note").map(|n| (key(n), 1)).collect();
