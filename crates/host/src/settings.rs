@@ -213,6 +213,6 @@ mod tests {
             ("WAYBILL_JWKS", "/nowhere/jwks.json"),
             ("WAYBILL_OPERATE_RETENTION_DAYS", "30"),
         ]);
-        assert_eq!(mistakes.len(), 9, "{mistakes:?}");
+        assert_eq!(mistakes.len(), 10, "{mistakes:?}");
     }
 }

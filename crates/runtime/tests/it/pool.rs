@@ -76,9 +76,9 @@ async fn a_checked_out_connection_is_closed_unless_it_is_given_back() {
     first.give_back();
     let mut second = Checkout::of(&pool).await.unwrap();
     assert_eq!(backend(&mut second).await, kept, "it was given back");
-    let mut begin = Box::pin(second.begin());
-    assert!(begin.as_mut().now_or_never().is_none(), "it is cut off in the middle");
-    drop(begin);
+    let mut sleeping = Box::pin(sqlx::query("select pg_sleep(60)").execute(&mut *second));
+    assert!(sleeping.as_mut().now_or_never().is_none(), "it is cut off in the middle");
+    drop(sleeping);
     drop(second);
     let mut third = Checkout::of(&pool).await.unwrap();
     assert_ne!(backend(&mut third).await, kept, "it was closed");
