@@ -31,7 +31,6 @@ pub(super) struct Kafka {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Tuning {
-    lanes: Option<u64>,
     piece_rows_max: Option<u64>,
     piece_bytes_max: Option<u64>,
     in_flight_rows_max: Option<u64>,
@@ -78,7 +77,6 @@ impl File {
             ("KAFKA_BOOTSTRAP_SERVERS", self.kafka.bootstrap_servers.clone()),
             ("OUTBOX_RELAY_COMPRESSION", self.kafka.compression.clone()),
             ("OUTBOX_RELAY_LINGER_MS", number(&self.kafka.linger_ms)),
-            ("OUTBOX_RELAY_LANES", number(&tuning.lanes)),
             ("OUTBOX_RELAY_PIECE_ROWS_MAX", number(&tuning.piece_rows_max)),
             ("OUTBOX_RELAY_PIECE_BYTES_MAX", number(&tuning.piece_bytes_max)),
             ("OUTBOX_RELAY_IN_FLIGHT_ROWS_MAX", number(&tuning.in_flight_rows_max)),

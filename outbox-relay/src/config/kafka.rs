@@ -43,7 +43,7 @@ pub(super) fn read(
             format!("{compression:?} is unknown: write none, gzip, snappy, lz4 or zstd"),
         );
     }
-    let linger_ms = env.parsed_in("OUTBOX_RELAY_LINGER_MS", 1_u32, 0..=1_000);
+    let linger_ms = env.parsed_in("OUTBOX_RELAY_LINGER_MS", 0_u32, 0..=1_000);
     let queue_rows = (tuning.in_flight.rows_max + tuning.piece.rows_max as usize).min(10_000_000);
     // librdkafka counts its own overhead per row too: twice the bytes and half a KiB a row.
     let queue_kib =

@@ -54,8 +54,6 @@ pub struct Tuning {
     pub piece: Bounds,
     /// Bounds of what waits for acknowledgements.
     pub in_flight: Limits,
-    /// Producers side by side, each with its part of every topic's partitions.
-    pub lanes: usize,
     /// Longest pause between two polls that find nothing.
     pub poll_idle_max: Duration,
     /// Longest pause after a poll that found rows; it follows how long the poll took.
@@ -147,7 +145,6 @@ fn read_tuning(env: &mut Environment) -> Tuning {
     let lease = millis("OUTBOX_RELAY_LEASE_MS", 10_000, 500..=600_000);
     let position_interval = millis("OUTBOX_RELAY_POSITION_INTERVAL_MS", 1_000, 10..=60_000);
     let statement_timeout = millis("OUTBOX_RELAY_STATEMENT_TIMEOUT_MS", 120_000, 1_000..=3_600_000);
-    let lanes = env.parsed_in("OUTBOX_RELAY_LANES", 3_usize, 1..=16);
     let rows_max = env.parsed_in("OUTBOX_RELAY_PIECE_ROWS_MAX", 2_000_u32, 1..=100_000);
     let bytes_max = env.parsed_in("OUTBOX_RELAY_PIECE_BYTES_MAX", 4_194_304_u32, 1_024..=67_108_864);
     let in_flight_rows = env.parsed_in("OUTBOX_RELAY_IN_FLIGHT_ROWS_MAX", 20_000_usize, 1..=1_000_000);
@@ -160,7 +157,6 @@ fn read_tuning(env: &mut Environment) -> Tuning {
             bytes_max: in_flight_bytes,
             pieces_max: PIECES_IN_FLIGHT_MAX,
         },
-        lanes,
         poll_idle_max,
         poll_busy_pause,
         lease,

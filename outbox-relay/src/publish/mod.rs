@@ -1,4 +1,4 @@
-//! The Kafka side: producers that keep order and never give a row up, and the record of what landed.
+//! The Kafka side: a threaded producer that keeps order and never gives a row up, and the record of what landed.
 
 mod context;
 mod headers;

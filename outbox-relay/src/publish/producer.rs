@@ -1,4 +1,4 @@
-//! Threaded librdkafka producers side by side, told to keep order and to give nothing up.
+//! A threaded librdkafka producer, told to keep order and to give nothing up.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -75,10 +75,9 @@ pub enum TopicCheck {
     Away(String),
 }
 
-/// How a row goes to Kafka: the same for all rows of a partition, so that they keep their order.
+/// How a row goes to Kafka.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
-    lane: usize,
     /// Where its key goes; `None` without a key, to any partition.
     partition: Option<usize>,
     /// Whether the broker may know nothing of this producer there: wait for this row's acknowledgement before any other
@@ -87,29 +86,23 @@ pub struct Way {
 }
 
 /// One producer's life: until a delivery fails or the lease is lost.
-///
-/// It has several lanes, each a librdkafka producer with a connection of its own. A request carries records of one
-/// partition, a connection has few requests on their way, and a broker answers one connection's requests one after the
-/// other: with one lane a row waits for the turns of all other partitions.
 pub struct Producer {
-    lanes: Vec<Arc<ThreadedProducer<Context>>>,
+    inner: Arc<ThreadedProducer<Context>>,
     landing: Arc<Landing>,
     topics: HashMap<String, Partitions>,
 }
 
 impl Producer {
-    /// Starts librdkafka's threads, those of so many lanes (at least one); connects in the background.
+    /// Starts librdkafka's threads; connects in the background.
     ///
     /// # Errors
     /// [`ProducerError::Settings`].
-    pub fn start(config: &ClientConfig, lanes: usize, landing: Landing) -> Result<Self, ProducerError> {
+    pub fn start(config: &ClientConfig, landing: Landing) -> Result<Self, ProducerError> {
         let landing = Arc::new(landing);
-        let lane = || {
-            let context = Context { landing: Arc::clone(&landing) };
-            ThreadedProducer::from_config_and_context(config, context).map(Arc::new)
-        };
-        let lanes = (0..lanes.max(1)).map(|_| lane()).collect::<Result<_, _>>();
-        Ok(Self { lanes: lanes.map_err(ProducerError::Settings)?, landing, topics: HashMap::new() })
+        let context = Context { landing: Arc::clone(&landing) };
+        let inner =
+            ThreadedProducer::from_config_and_context(config, context).map_err(ProducerError::Settings)?;
+        Ok(Self { inner: Arc::new(inner), landing, topics: HashMap::new() })
     }
 
     /// What landed.
@@ -127,19 +120,19 @@ impl Producer {
     /// Asks the broker about a topic, so that a missing one is found before anything passes it. Tell
     /// [`Producer::learn`] of one that exists.
     pub fn check_topic(&self, topic: &str) -> impl Future<Output = TopicCheck> + std::marker::Send + 'static {
-        let (producer, name) = (Arc::clone(&self.lanes[0]), topic.to_owned());
+        let (producer, name) = (Arc::clone(&self.inner), topic.to_owned());
         let question = tokio::task::spawn_blocking(move || topic_check(&producer, &name));
         async move { question.await.unwrap_or_else(|error| TopicCheck::Away(error.to_string())) }
     }
 
-    /// The topic exists, with so many partitions. Should it get more, its keys stay in the lanes they are in.
+    /// The topic exists, with so many partitions.
     pub fn learn(&mut self, topic: &str, partitions: usize) {
         self.topics.insert(topic.to_owned(), Partitions::new(partitions));
     }
 
     /// Asks in the background whether a broker answers; one that does is told to the landing.
     pub fn probe(&self) -> JoinHandle<()> {
-        let (producer, landing) = (Arc::clone(&self.lanes[0]), Arc::clone(&self.landing));
+        let (producer, landing) = (Arc::clone(&self.inner), Arc::clone(&self.landing));
         let topic = self.topics.keys().next().cloned();
         tokio::task::spawn_blocking(move || {
             let answers = match topic {
@@ -159,11 +152,11 @@ impl Producer {
     pub fn way(&self, row: &Row, topic: &str) -> Result<Way, ProducerError> {
         let key = row.key().map_err(|source| ProducerError::BadRow { id: row.id(), source })?;
         let (Some(key), Some(partitions)) = (key, self.topics.get(topic)) else {
-            return Ok(Way { lane: 0, partition: None, alone: false });
+            return Ok(Way { partition: None, alone: false });
         };
         let partition = partitions.of(key);
         let alone = partitions.is_new(partition, Instant::now());
-        Ok(Way { lane: partition % self.lanes.len(), partition: Some(partition), alone })
+        Ok(Way { partition: Some(partition), alone })
     }
 
     /// Hands a row over without waiting; `topic` is the row's, `way` its own.
@@ -183,7 +176,7 @@ impl Producer {
             headers: headers.map_err(|source| ProducerError::BadHeaders { id, source })?,
             delivery_opaque: tag.pack(),
         };
-        match self.lanes[way.lane].send(record) {
+        match self.inner.send(record) {
             Ok(()) => {
                 if let (Some(partition), Some(partitions)) = (way.partition, self.topics.get_mut(topic)) {
                     partitions.sent(partition, Instant::now());
@@ -201,9 +194,7 @@ impl Producer {
 
     /// Tells the landing when librdkafka has given this producer up: it answers to no row any more.
     pub fn notice_end(&self) {
-        let Some((code, text)) = self.lanes.iter().find_map(|lane| lane.client().fatal_error()) else {
-            return;
-        };
+        let Some((code, text)) = self.inner.client().fatal_error() else { return };
         let reason = match code {
             RDKafkaErrorCode::ClusterAuthorizationFailed => {
                 format!("{PRODUCER_ENDED}: its user may write to no topic: {text}")
@@ -215,9 +206,7 @@ impl Producer {
 
     /// Throws away what is still in it; each of these rows is answered, as failed.
     pub fn purge(&self) {
-        for lane in &self.lanes {
-            lane.purge(PurgeConfig::default().queue().inflight());
-        }
+        self.inner.purge(PurgeConfig::default().queue().inflight());
     }
 
     /// Ends its life: what is still in it is thrown away. Returns at once, librdkafka ends on another thread.

@@ -62,7 +62,7 @@ impl<'a> Publishing<'a> {
     pub(super) async fn run(worker: &'a Worker, keeper: Keeper, lease: Lease, position: Position) -> Tenure {
         let landing =
             Landing::new(worker.tuning.in_flight.pieces_max + 1, worker.tuning.piece.rows_max as usize);
-        let producer = match Producer::start(&worker.kafka, worker.tuning.lanes, landing) {
+        let producer = match Producer::start(&worker.kafka, landing) {
             Ok(producer) => producer,
             Err(error) => return Tenure::before_publishing(End::Producer(error)),
         };
