@@ -46,7 +46,8 @@ pub(super) struct Publishing<'a> {
     stored_at: Instant,
     rows_since_stored: usize,
     rows_left: u64,
-    began: Instant,
+    /// Since when no broker answers, as far as is known.
+    down_since: Option<Instant>,
     probe: Option<JoinHandle<()>>,
     probed_at: Option<Instant>,
     progress: bool,
@@ -80,7 +81,7 @@ impl<'a> Publishing<'a> {
             stored_at: Instant::now(),
             rows_since_stored: 0,
             rows_left: 0,
-            began: Instant::now(),
+            down_since: None,
             probe: None,
             probed_at: None,
             progress: false,
@@ -307,8 +308,10 @@ impl<'a> Publishing<'a> {
     /// Notices that no broker answers, and that one does again.
     fn watch_kafka(&mut self) {
         let down = self.landing.brokers_down();
+        self.down_since = down.then(|| self.down_since.unwrap_or_else(Instant::now));
+        let slow = self.down_since.is_some_and(|since| since.elapsed() > CONNECTING_SLOW);
         let still = self.on_its_way.front().is_some_and(OnItsWay::stands_still);
-        if still || (down && self.began.elapsed() > CONNECTING_SLOW) {
+        if still || slow {
             let trouble = self.landing.last_trouble();
             let why = if trouble.is_empty() { "no answer" } else { &trouble };
             let brokers = self.worker.kafka.get("bootstrap.servers").unwrap_or_default();
