@@ -139,6 +139,8 @@ impl System {
 
     /// Starts a process again after it was killed and waits until it is ready.
     pub(crate) async fn restart(process: &mut Process) {
+        // One that still runs has the port.
+        process.kill9().await;
         process.restart();
         process.wait_ready(READY_TIMEOUT).await;
     }

@@ -78,7 +78,8 @@ async fn a_database_server_is_restarted_killed_and_failed_over() {
     let audit = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
     println!("restarted, killed, failed over: {audit:?}");
     assert!(audit.records >= 600, "{audit:?}");
+    // All that it wrote is read once it has ended.
+    assert_eq!(relay.terminate().await, Some(0));
     let told = relay.output().matches(AWAY).count();
     assert_eq!(told, OUTAGES, "each outage is told once:\n{}", relay.output());
-    assert_eq!(relay.terminate().await, Some(0));
 }
