@@ -193,7 +193,17 @@ impl Worker {
         self.status.fault(kind, text);
     }
 
-    /// Says why a tenure ended, where it is a fault.
+    /// A fault of the database, told before what is on its way is waited for: `/ready` says the truth meanwhile.
+    fn tell_at_once(&self, why: &End) {
+        let kind = match why {
+            End::Reading(error) if error.is_about_the_position() => FaultKind::Position,
+            End::Reading(_) | End::Keeping(_) => FaultKind::Postgres,
+            _ => return,
+        };
+        self.status.fault(kind, &with_causes(why));
+    }
+
+    /// Says why a tenure ended, where it is a fault and was not told at once.
     fn tell(&self, end: &Tenure) {
         let kind = match &end.why {
             End::Shutdown | End::HandedOver => return,

@@ -90,6 +90,7 @@ impl<'a> Publishing<'a> {
             topic: String::new(),
         };
         let why = publishing.until_the_end().await;
+        worker.tell_at_once(&why);
         publishing.close(why).await
     }
 
