@@ -11,6 +11,8 @@ use reqwest::{Client, Url};
 use serde_json::Value;
 use waybill_runtime::config::Environment;
 
+use crate::operator::chain;
+
 /// How long one answer of a peer may take: it reads some indexes, and an operator waits.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Largest answer: some thousand rows with their texts.
@@ -112,12 +114,6 @@ impl Peer {
         }
         serde_json::from_slice(&body).map_err(|error| away(format!("its answer is no JSON: {error}")))
     }
-}
-
-/// The error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::config;
@@ -279,7 +279,7 @@ impl Reader {
             };
             let Some(range) = open.get(&message.partition()) else { continue };
             let (offset, to) = (message.offset(), range.to);
-            if offset < to && each(record(&message))?.is_break() {
+            if offset < to && each(Record::of(&message))?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
             if offset + 1 >= to {
@@ -302,7 +302,7 @@ impl Reader {
         loop {
             match self.consumer.recv().await {
                 Ok(message) => {
-                    if each(record(&message))?.is_break() {
+                    if each(Record::of(&message))?.is_break() {
                         return Ok(());
                     }
                 }
@@ -319,20 +319,5 @@ impl Reader {
             assignment.add_partition_offset(topic, partition, Offset::Offset(from)).map_err(broken(WHAT))?;
         }
         self.consumer.assign(&assignment).map_err(broken(WHAT))
-    }
-}
-
-fn record(message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map(|headers| {
-        headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect()
-    });
-    Record {
-        topic: message.topic().to_owned(),
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis(),
-        key: message.key().map(|key| key.to_vec().into()),
-        headers: headers.unwrap_or_default(),
-        payload: message.payload().map(|payload| payload.to_vec().into()),
     }
 }

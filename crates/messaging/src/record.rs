@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
 /// One consumed record, owned, undecoded. `Debug` shows where it lay and how long it is, never its content.
 #[derive(Clone)]
@@ -21,6 +22,24 @@ pub struct Record {
     pub headers: Vec<(String, Vec<u8>)>,
     /// Value bytes, unchanged; `None` is a tombstone.
     pub payload: Option<Bytes>,
+}
+
+impl Record {
+    /// What librdkafka lends, as its own.
+    pub(crate) fn of(message: &BorrowedMessage<'_>) -> Self {
+        let headers = message.headers().map(|headers| {
+            headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect()
+        });
+        Self {
+            topic: message.topic().to_owned(),
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis(),
+            key: message.key().map(Bytes::copy_from_slice),
+            headers: headers.unwrap_or_default(),
+            payload: message.payload().map(Bytes::copy_from_slice),
+        }
+    }
 }
 
 impl Record {

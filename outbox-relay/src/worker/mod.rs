@@ -195,12 +195,9 @@ impl Worker {
 
     /// A fault of the database, told before what is on its way is waited for: `/ready` says the truth meanwhile.
     fn tell_at_once(&self, why: &End) {
-        let kind = match why {
-            End::Reading(error) if error.is_about_the_position() => FaultKind::Position,
-            End::Reading(_) | End::Keeping(_) => FaultKind::Postgres,
-            _ => return,
-        };
-        self.status.fault(kind, &with_causes(why));
+        if let Some(kind) = why.fault_of_the_database() {
+            self.status.fault(kind, &with_causes(why));
+        }
     }
 
     /// Says why a tenure ended, where it is a fault and was not told at once.
@@ -215,9 +212,11 @@ impl Worker {
                 return;
             }
             End::Delivery(_) | End::Row(_) => FaultKind::Delivery,
-            End::Reading(error) if error.is_about_the_position() => FaultKind::Position,
-            End::Reading(_) | End::Keeping(_) => FaultKind::Postgres,
             End::Producer(_) => FaultKind::Kafka,
+            // Told at once, where it ended publishing.
+            End::Reading(_) | End::Keeping(_) => {
+                end.why.fault_of_the_database().unwrap_or(FaultKind::Postgres)
+            }
         };
         if matches!(kind, FaultKind::Delivery) {
             self.metrics.produce_errors.inc();

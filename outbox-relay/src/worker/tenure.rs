@@ -2,6 +2,7 @@
 
 use crate::core::round::FromTheFuture;
 use crate::publish::{Failure, ProducerError};
+use crate::status::FaultKind;
 use crate::store::{KeeperError, ReaderError};
 
 /// A tenure that ended.
@@ -43,6 +44,15 @@ pub(super) enum End {
 }
 
 impl End {
+    /// The fault that it is when the database is to blame.
+    pub(super) fn fault_of_the_database(&self) -> Option<FaultKind> {
+        match self {
+            Self::Reading(error) if error.is_about_the_position() => Some(FaultKind::Position),
+            Self::Reading(_) | Self::Keeping(_) => Some(FaultKind::Postgres),
+            _ => None,
+        }
+    }
+
     /// Whether the next might end so too, whichever database is held.
     pub(super) fn is_a_fault(&self) -> bool {
         !matches!(self, Self::Shutdown | Self::HandedOver | Self::LeaseLost)

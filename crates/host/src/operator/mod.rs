@@ -32,6 +32,7 @@ use waybill_outbox::operate::dry_run::DryRun;
 
 pub use self::explain::Explainer;
 pub use self::openapi::document;
+pub(crate) use self::refusals::chain;
 pub use self::refusals::{refused, saga_refused};
 pub use self::sagas::{SagaDesk, SagaFuture};
 

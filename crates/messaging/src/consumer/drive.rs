@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::runtime::Handle;
 use waybill_runtime::planted::{Bug, is_planted};
@@ -120,7 +118,7 @@ impl<H: BatchHandler> Drive<'_, H> {
     /// One poll. Rebalances happen in here: what was buffered for partitions taken away is dropped from `held`.
     fn poll(&mut self, wait: Duration, held: &mut Vec<Record>) -> Result<Option<Record>, ConsumerError> {
         let polled = match self.consumer.poll(wait) {
-            Some(Ok(message)) => Some(owned(&message)),
+            Some(Ok(message)) => Some(Record::of(&message)),
             Some(Err(source @ KafkaError::MessageConsumptionFatal(_))) => {
                 return Err(ConsumerError::Fatal { group: self.config.group.clone(), source });
             }
@@ -290,20 +288,5 @@ impl<H: BatchHandler> Drive<'_, H> {
         if let Err(error) = act(&self.consumer, &list) {
             tracing::warn!(group = self.config.group, %error, "partitions could not be {what}");
         }
-    }
-}
-
-fn owned(message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map(|headers| {
-        headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect()
-    });
-    Record {
-        topic: message.topic().to_owned(),
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis(),
-        key: message.key().map(Bytes::copy_from_slice),
-        headers: headers.unwrap_or_default(),
-        payload: message.payload().map(Bytes::copy_from_slice),
     }
 }
