@@ -59,6 +59,7 @@ pub(crate) async fn watch_backlog(
             Ok(backlog) => {
                 UNPUBLISHED.set(i64::try_from(backlog.rows).unwrap_or(i64::MAX));
                 let full = is_over(&backlog, &bound, *is_full.borrow());
+                CLOSED.set(i64::from(full));
                 if is_full.send_if_modified(|was| std::mem::replace(was, full) != full) {
                     tell(full, &backlog, &bound);
                 }
@@ -81,7 +82,6 @@ fn is_over(backlog: &Backlog, bound: &OutboxBound, was: bool) -> bool {
 }
 
 fn tell(full: bool, backlog: &Backlog, bound: &OutboxBound) {
-    CLOSED.set(i64::from(full));
     let (rows, rows_max) = (backlog.rows, bound.rows_max);
     let oldest_age_ms = backlog.oldest_age.map_or(0, |age| age.as_millis());
     if full {

@@ -24,16 +24,19 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new(saga: &'static str) -> Self {
+        let overdue = counter_vec(
+            "saga_overdue_total",
+            "Sagas past their deadline that could no longer turn round.",
+            &["saga"],
+        );
+        // Told from the start: to whoever watches, the step from nothing to 1 is no increase.
+        overdue.with_label_values(&[saga]);
         Self {
             saga,
             started: counter_vec("saga_started_total", "Sagas begun.", &["saga"]),
             finished: counter_vec("saga_finished_total", "Sagas ended, by ending.", &["saga", "ending"]),
             ignored: counter_vec("saga_ignored_total", "Late, repeated or misplaced inputs.", &["saga"]),
-            overdue: counter_vec(
-                "saga_overdue_total",
-                "Sagas past their deadline that could no longer turn round.",
-                &["saga"],
-            ),
+            overdue,
             stuck: int_gauge_vec("saga_stuck", "Sagas that wait for an operator.", &["saga"]),
             step_seconds: histogram_vec(
                 "saga_step_seconds",

@@ -11,6 +11,7 @@ mod denied;
 mod explained;
 mod faults;
 mod hang_ups;
+mod idle;
 mod independent;
 mod invariants;
 mod journal;

@@ -162,14 +162,24 @@ impl System {
 
     /// Runs `waybillctl verify` once. The system may be in motion.
     pub(crate) async fn verify(&self) -> Verified {
+        let (code, output) = self.verify_run(&["--json"]).await;
+        let report = output.lines().find_map(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null);
+        Verified { code, report, output }
+    }
+
+    /// The same for people: its standard output and its standard error.
+    pub(crate) async fn verify_as_text(&self) -> String {
+        self.verify_run(&[]).await.1
+    }
+
+    async fn verify_run(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let named = named(self.databases()).join(",");
         // With the settings: one of them may be another prefix.
         let builder = common(Process::named("waybillctl"), &self.topics, &self.settings).without_http();
-        let mut process = builder.arg("verify").arg("--json").env("WAYBILL_VERIFY_DATABASES", named).spawn();
+        let builder = builder.arg("verify").env("WAYBILL_VERIFY_DATABASES", named);
+        let mut process = arguments.iter().fold(builder, |builder, argument| builder.arg(*argument)).spawn();
         let code = process.wait_exit(READY_TIMEOUT).await;
-        let output = process.output();
-        let report = output.lines().find_map(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null);
-        Verified { code, report, output }
+        (code, process.output())
     }
 
     /// Waits until the saga that places this order has this status.

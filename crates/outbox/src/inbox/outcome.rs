@@ -13,8 +13,8 @@ pub(crate) struct Outcomes {
     pub(crate) held: IntCounter,
     pub(crate) dead_letter: IntCounter,
     pub(crate) redone_batches: IntCounter,
-    /// By reason.
-    pub(crate) pauses: IntCounterVec,
+    pub(crate) paused_storm: IntCounter,
+    pub(crate) paused_held_bytes: IntCounter,
     /// By state.
     pub(crate) parked_keys: IntGaugeVec,
     pub(crate) held_messages: IntGauge,
@@ -36,6 +36,11 @@ impl Outcomes {
             &["group"],
         );
         let of = |outcome| messages.with_label_values(&[group, outcome]);
+        let pauses = counter_vec(
+            "retry_pauses_total",
+            "Batches put off because of a bound: storm (most keys fail alike), held_bytes.",
+            &["group", "reason"],
+        );
         Self {
             handled: of("handled"),
             duplicate: of("duplicate"),
@@ -44,11 +49,9 @@ impl Outcomes {
             held: of("held"),
             dead_letter: of("dead_letter"),
             redone_batches: redone.with_label_values(&[group]),
-            pauses: counter_vec(
-                "retry_pauses_total",
-                "Batches put off because of a bound: storm (most keys fail alike), held_bytes.",
-                &["group", "reason"],
-            ),
+            // Both are told from the start: to whoever watches, the step from nothing to 1 is no increase.
+            paused_storm: pauses.with_label_values(&[group, "storm"]),
+            paused_held_bytes: pauses.with_label_values(&[group, "held_bytes"]),
             parked_keys: int_gauge_vec(
                 "retry_parked_keys",
                 "Parked keys by state: retrying, draining, blocked.",
@@ -70,10 +73,6 @@ impl Outcomes {
             .with_label_values(&[group]),
             group: group.to_owned(),
         }
-    }
-
-    pub(crate) fn paused(&self, reason: &str) {
-        self.pauses.with_label_values(&[self.group.as_str(), reason]).inc();
     }
 
     /// State, keys, held messages, held bytes.

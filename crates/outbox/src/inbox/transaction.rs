@@ -92,7 +92,7 @@ pub(super) fn judged<H: Handler>(
         item.failure = Some(failure);
     }
     let Some(class) = this.brake().storm() else { return Ok(()) };
-    this.outcomes.paused("storm");
+    this.outcomes.paused_storm.inc();
     let keys = this.policy.brake.keys;
     Err(BatchError::new(format!(
         "most of the last {keys} keys ask to be retried with {class}: paused instead of parking them all; mend what they \

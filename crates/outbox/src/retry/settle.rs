@@ -251,7 +251,7 @@ pub(crate) async fn hold_in_tx<H: Handler>(
     if held_before == 0 || held_before + of_these <= bytes_max {
         return Ok(());
     }
-    this.outcomes.paused("held_bytes");
+    this.outcomes.paused_held_bytes.inc();
     Err(Trouble::Infrastructure(BatchError::new(format!(
         "messages behind parked keys would take {bytes} bytes, and at most {bytes_max} are held: paused until keys are \
          drained; mend or discard what blocks them"
