@@ -170,6 +170,22 @@ impl TestTopics {
         (delivery.partition, delivery.offset)
     }
 
+    /// Deletes every record that the topic (`name` without prefix) holds at this moment.
+    ///
+    /// # Panics
+    /// When the broker is away or refuses.
+    pub async fn delete_records(&self, name: &str) {
+        let topic = self.full(name);
+        let mut before = TopicPartitionList::new();
+        for (partition, end) in ends(&reader(&self.bootstrap, &topic), &topic) {
+            before.add_partition_offset(&topic, partition, Offset::Offset(end)).expect("an end is an offset");
+        }
+        let answers = admin(&self.bootstrap).delete_records(&before, &admin_options()).await;
+        for answer in answers.expect("asking Kafka to delete records").elements() {
+            answer.error().unwrap_or_else(|error| panic!("deleting records of {topic}: {error}"));
+        }
+    }
+
     /// Reads the topic (`name` without prefix) from its beginning, without a group, until `until` says it has seen
     /// enough; records come in order per partition.
     ///

@@ -8,6 +8,7 @@ mod clocks;
 mod crashes;
 mod deliveries;
 mod denied;
+mod desk;
 mod explained;
 mod faults;
 mod hang_ups;

@@ -1,77 +1,99 @@
 //! Every command of docs/runbooks, run in its order against a started system with the real tools.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::process::Command;
 use waybill_testkit::polling::eventually_named;
-use waybill_testkit::process::binary_path;
-use waybill_testkit::{Process, TestDatabase};
+use waybill_testkit::{Process, TestTopics};
 
+use crate::desk::{Desk, Said};
 use crate::invariants;
 use crate::shop::Shop;
-use crate::system::{Special, System};
+use crate::system::{Service, Special, System};
 
-/// No prefix, for the runbooks name topics and groups as they are; sagas that are soon stuck; every capture rejected once.
-const SETTINGS: [(&str, &str); 4] = [
+/// Those that this test follows.
+const FOLLOWED: [&str; 4] = ["inspecting-events.md", "relay-lag.md", "stuck-saga.md", "dead-letters.md"];
+/// What starts and stops its system itself is followed where `cargo xtask` is at hand.
+const DRILL: &str = "replay-drill.md";
+const DRILL_TEST: &str = include_str!("../../../xtask/tests/it/drill.rs");
+/// How a command begins, where it stands in the text.
+const PROGRAMS: [&str; 7] = ["waybillctl ", "kafka-", "kcat ", "psql ", "curl ", "kill ", "cargo "];
+/// No prefix, for the runbooks name topics and groups as they are; sagas that are soon stuck; every capture rejected once,
+/// what gives stock back tried again once, after long enough for its head to be lost meanwhile.
+const SETTINGS: [(&str, &str); 5] = [
     ("WAYBILL_TOPIC_PREFIX", ""),
     ("WAYBILL_ORDERS_STEP_DEADLINE_MS", "1000"),
     ("WAYBILL_ORDERS_RETRY_ATTEMPTS_MAX", "2"),
-    ("WAYBILL_FAULTS", "CapturePayment:reject:1"),
+    ("WAYBILL_FAULTS", "CapturePayment:reject:1,ReleaseStock:retry:1"),
+    ("WAYBILL_RETRY_DELAYS_MS", "20000,20000,20000"),
 ];
-/// Longest that a runbook may take: each of Kafka's tools starts a Java machine.
-const RUNBOOK_TIMEOUT: Duration = Duration::from_secs(300);
+/// Where the head of a key that waits for its stock lies.
+const RETRIES: &str = "inventory.commands.inventory.retry.1";
 /// Longest wait for what an order leads to.
 const STEP_TIMEOUT: Duration = Duration::from_secs(150);
-/// Kafka's tools by the names of their scripts.
-const TOOLS: [(&str, &str); 4] = [
-    ("kafka-console-consumer.sh", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
-    ("kafka-consumer-groups.sh", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
-    ("kafka-get-offsets.sh", "org.apache.kafka.tools.GetOffsetShell"),
-    ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand"),
-];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_command_of_the_runbooks_works() {
     let special = Special::own_servers().await;
     let kafka = special.servers.as_ref().unwrap().kafka.bootstrap();
     apply_topics(&kafka).await;
-    let system = System::start_special("e2e_runbooks", &SETTINGS, special).await;
-    let shop = Shop::new(&system);
-    shop.product("tea", 1_250, 100).await;
+    let mut system = System::start_special("e2e_runbooks", &SETTINGS, special).await;
+    Shop::new(&system).product("tea", 1_250, 100).await;
     let desk = Desk::new(&system, &kafka);
+    events_and_lag(&desk, &Shop::new(&system)).await;
+    stuck_sagas(&desk, &Shop::new(&system)).await;
+    dead_letters(&desk, &mut system).await;
+    invariants::hold_meanwhile(&system).await;
+}
 
-    // A dead letter each time: replayed by the runbook before the next begins.
-    let first = given_up(&shop).await;
-    mirrored(&desk, &first).await;
-    let said = desk.follow("inspecting-events.md", &first).await;
+async fn events_and_lag(desk: &Desk, shop: &Shop<'_>) {
+    let order = given_up(shop).await;
+    mirrored(desk, &order).await;
+    let said = follow(desk, FOLLOWED[0], &order, &[]).await;
     said.contains(&[
         "ce_type=CapturePayment",
         "OrderConfirmed",
-        &first,
+        &order,
         "orders.events",
         "LAG",
         "asked: orders",
     ]);
-    let said = desk.follow("relay-lag.md", &first).await;
-    said.contains(&["outbox_relay_lease_held", "unpublished", "open_for"]);
-    desk.follow("replay-drill.md", &first).await.contains(&["CapturePayment", "drill"]);
-    paid(&shop, &first).await;
+    let said = follow(desk, FOLLOWED[1], &order, &[]).await;
+    said.contains(&["outbox_relay_lease_held", "unpublished", "open_for", "retention.ms = -1", "1 drifted"]);
+    replayed(desk, &order).await;
+    shop.payment_becomes(&order, "captured").await;
+}
 
-    let second = given_up(&shop).await;
-    system.place_order_saga_becomes(&second, "stuck").await;
-    desk.follow("stuck-saga.md", &second).await.contains(&[&second, "stuck", "would skip", "would abandon"]);
-    paid(&shop, &second).await;
+/// Three that are stuck: one is mended, one skips its step, one is abandoned.
+async fn stuck_sagas(desk: &Desk, shop: &Shop<'_>) {
+    let orders = [given_up(shop).await, given_up(shop).await, given_up(shop).await];
+    for order in &orders {
+        shop.system.place_order_saga_becomes(order, "stuck").await;
+    }
+    let [mended, skipped, abandoned] = &orders;
+    let turns = [("saga skip", skipped.as_str()), ("saga abandon", abandoned.as_str())];
+    let said = follow(desk, FOLLOWED[2], mended, &turns).await;
+    said.contains(&[mended, skipped, abandoned, "stuck", "would skip", "would abandon"]);
+    shop.payment_becomes(mended, "captured").await;
+    for (order, end) in [(mended, "completed"), (skipped, "completed"), (abandoned, "abandoned")] {
+        shop.system.place_order_saga_becomes(order, end).await;
+    }
+    // Nobody has done it by hand here.
+    replayed(desk, skipped).await;
+    for order in [skipped, abandoned] {
+        shop.payment_becomes(order, "captured").await;
+    }
+    invariants::hold_whatever_failed(shop.system, &shop.accepted()).await;
+}
 
-    invariants::hold_whatever_failed(&system, &shop.accepted()).await;
-
-    // The last: it gives the oldest letter up, and nobody does by hand here what that would have done.
+/// The last: it gives the oldest letter up, and nobody does by hand here what that would have done.
+async fn dead_letters(desk: &Desk, system: &mut System) {
+    let without_head = head_lost(system).await;
+    let shop = Shop::new(system);
     given_up(&shop).await;
-    let third = given_up(&shop).await;
-    desk.follow("dead-letters.md", &third).await.contains(&[
+    let order = given_up(&shop).await;
+    follow(desk, FOLLOWED[3], &order, &[]).await.contains(&[
         "CapturePayment",
         "on_purpose",
         "the cause is mended",
@@ -80,12 +102,33 @@ async fn every_command_of_the_runbooks_works() {
         "1 dead letters discarded",
         "it was the first payment",
         "would resume replay",
+        "its head was lost",
     ]);
-    paid(&shop, &third).await;
+    shop.payment_becomes(&order, "captured").await;
     let discarded = "select count(*) from dead_letters where state = 'discarded'";
     let discarded: i64 = sqlx::query_scalar(discarded).fetch_one(&system.payments_db.pool).await.unwrap();
     assert_eq!(discarded, 1);
-    invariants::hold_meanwhile(&system).await;
+    system.place_order_saga_becomes(&without_head, "compensated").await;
+}
+
+/// An order whose stock is not given back, because the head of its key is gone from its topic.
+async fn head_lost(system: &mut System) -> String {
+    let order = Shop::new(system).order(&[("tea", 1)], "tok_decline").await;
+    system.place_order_saga_becomes(&order, "stuck").await;
+    let mut topics = TestTopics::on(&*system.topics.bootstrap);
+    topics.prefix.clear();
+    topics.read_all(RETRIES, |records| !records.is_empty(), STEP_TIMEOUT).await;
+    topics.delete_records(RETRIES).await;
+    // Whoever has read it already has forgotten it too.
+    System::restart(system.process(Service::Inventory)).await;
+    order
+}
+
+/// Every dead letter of this order and others, as `waybillctl` sends them again.
+async fn replayed(desk: &Desk, order: &str) {
+    let replay =
+        "waybillctl dead-letters replay --all --apply --reason 'the next runbook begins without them'";
+    desk.run("a replay of all", replay, order).await;
 }
 
 /// Both console tools show every header of a dead letter's mirror as text.
@@ -135,14 +178,44 @@ async fn mirrored(desk: &Desk, order: &str) {
     told.contains(&["dlq_error_message:", order]);
 }
 
+/// A command that is not run would be one that nobody has ever tried: none stands outside a block, no block outside a
+/// runbook, no runbook outside the tests.
 #[test]
-fn every_runbook_is_in_the_list() {
+fn no_command_of_the_runbooks_escapes_the_tests() {
     let readme = read("README.md");
+    let mut names = BTreeSet::new();
     for entry in std::fs::read_dir(folder()).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(name == "README.md" || readme.contains(&format!("]({name})")), "{name} is not in the list");
-        assert!(name == "README.md" || !commands(&read(&name)).is_empty(), "{name} has no command to test");
+        names.insert(entry.unwrap().file_name().into_string().unwrap());
     }
+    assert!(names.remove("README.md"));
+    let tested: BTreeSet<String> = FOLLOWED.iter().chain([&DRILL]).map(|name| (*name).to_owned()).collect();
+    assert_eq!(names, tested, "a runbook that no test follows, or one that is gone");
+    assert!(DRILL_TEST.contains(DRILL), "nobody follows {DRILL}");
+    let mut run = String::new();
+    for name in &names {
+        assert!(readme.contains(&format!("]({name})")), "{name} is not in the list");
+        let blocks = blocks(&read(name));
+        assert!(!blocks.is_empty(), "{name} has no command to test");
+        run += &blocks.concat();
+    }
+    for block in blocks(&readme) {
+        assert!(run.contains(&block), "README.md: no runbook has this command: {block}");
+    }
+    for name in names.iter().map(String::as_str).chain(["README.md"]) {
+        for command in outside_of_blocks(&read(name)) {
+            assert!(
+                run.contains(&command),
+                "{name}: no block has this command, and no test runs it: {command}"
+            );
+        }
+    }
+}
+
+#[test]
+fn commands_are_found_inside_and_outside_of_blocks() {
+    let text = "See `waybillctl verify`, and `a file`:\n\n```sh\nls\nls -l\n```\n\n    rm it\n\n```text\nkill\n```\n";
+    assert_eq!(blocks(text), ["ls\nls -l\n"]);
+    assert_eq!(outside_of_blocks(text), ["waybillctl verify", "rm it", "kill"]);
 }
 
 /// An order whose capture is a dead letter.
@@ -158,127 +231,53 @@ async fn given_up(shop: &Shop<'_>) -> String {
     id
 }
 
-async fn paid(shop: &Shop<'_>, id: &str) {
-    shop.payment_becomes(id, "captured").await;
-}
-
 async fn apply_topics(kafka: &str) {
     let apply = Process::named("waybillctl").without_http().arg("topics").arg("apply");
     let mut apply = apply.env("KAFKA_BOOTSTRAP_SERVERS", kafka).env("WAYBILL_TOPIC_PREFIX", "").spawn();
     assert_eq!(apply.wait_exit(STEP_TIMEOUT).await, Some(0), "{}", apply.output());
 }
 
-/// Where an operator sits: the tools on the path, and the variables that docs/runbooks/README.md names.
-struct Desk {
-    tools: PathBuf,
-    variables: BTreeMap<&'static str, String>,
-}
-
-impl Desk {
-    fn new(system: &System, kafka: &str) -> Self {
-        let services =
-            [("orders", &system.orders), ("inventory", &system.inventory), ("payments", &system.payments)];
-        let operators = services.map(|(name, process)| format!("{name}={}", process.operator_url)).join(",");
-        let names = services.map(|(name, _)| name).into_iter().zip(system.databases());
-        let named = |(name, database): (&str, &TestDatabase)| format!("{name}={}", database.url);
-        let databases = names.map(named).collect::<Vec<_>>().join(",");
-        let variables = [
-            ("KAFKA_BOOTSTRAP_SERVERS", kafka.to_owned()),
-            ("WAYBILL_TOPIC_PREFIX", String::new()),
-            ("WAYBILL_OPERATOR_URLS", operators),
-            ("OPERATOR_URL", system.orders.operator_url.clone()),
-            // It leaves the text as it is.
-            ("EDITOR", "true".to_owned()),
-            ("WAYBILL_TOKEN", system.tokens.token("on-call", "operator")),
-            ("WAYBILL_VERIFY_DATABASES", databases),
-            ("ORDERS_DATABASE_URL", system.orders_db.url.clone()),
-            ("RELAY_URL", system.relay.url.clone()),
-        ];
-        Self { tools: tools(), variables: variables.into() }
-    }
-
-    /// Runs a runbook's commands, one block after the other in one shell, and returns what they said.
-    async fn follow(&self, runbook: &str, order: &str) -> Said {
-        let blocks = commands(&read(runbook));
-        let numbered = blocks.iter().enumerate();
-        let script: String =
-            numbered.map(|(number, block)| format!("echo '=== block {}'\n{block}\n", number + 1)).collect();
-        self.run(runbook, &script, order).await
-    }
-
-    /// Runs commands in one shell, which stops at the first that fails.
-    async fn run(&self, runbook: &str, script: &str, order: &str) -> Said {
-        let path = format!("{}:{}", self.tools.display(), std::env::var("PATH").unwrap_or_default());
-        let mut shell = Command::new("bash");
-        shell
-            .args(["-c", &format!("exec 2>&1\nset -euo pipefail\n{script}")])
-            .env("PATH", path)
-            .env("ORDER", order);
-        // What they write into the folder they are in goes with the tools.
-        shell.envs(&self.variables).current_dir(&self.tools).stdin(Stdio::null()).kill_on_drop(true);
-        let output = tokio::time::timeout(RUNBOOK_TIMEOUT, shell.output()).await;
-        let output =
-            output.unwrap_or_else(|_| panic!("{runbook} takes longer than {RUNBOOK_TIMEOUT:?}")).unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{runbook}: the last block failed ({}):\n{text}", output.status);
-        Said { runbook: runbook.to_owned(), text }
-    }
-}
-
-impl Drop for Desk {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.tools);
-    }
-}
-
-/// What a runbook's commands printed.
-struct Said {
-    runbook: String,
-    text: String,
-}
-
-impl Said {
-    fn contains(&self, words: &[&str]) {
-        for word in words {
-            assert!(self.text.contains(word), "{}: nothing says `{word}`:\n{}", self.runbook, self.text);
-        }
-    }
-}
-
-/// A folder with waybillctl and Kafka's tools under their usual names.
-fn tools() -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("waybill-runbooks-{:016x}", rand::random::<u64>()));
-    std::fs::create_dir(&folder).unwrap();
-    std::os::unix::fs::symlink(binary_path("waybillctl"), folder.join("waybillctl")).unwrap();
-    for (name, class) in TOOLS {
-        let file = folder.join(name);
-        let java = "exec java -Xmx256m -XX:TieredStopAtLevel=1 -cp \"$WAYBILL_KAFKA_CLASSPATH\"";
-        std::fs::write(&file, format!("#!/bin/sh\n{java} {class} \"$@\"\n")).unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    folder
+/// Runs every block of this runbook.
+async fn follow(desk: &Desk, runbook: &str, order: &str, turns: &[(&str, &str)]) -> Said {
+    desk.follow(runbook, &blocks(&read(runbook)), order, turns).await
 }
 
 /// The blocks that are marked `sh`.
-fn commands(runbook: &str) -> Vec<String> {
-    let mut blocks: Vec<String> = Vec::new();
-    let mut inside = false;
-    for line in runbook.lines() {
-        match (inside, line) {
-            (false, "```sh") => {
-                inside = true;
-                blocks.push(String::new());
+fn blocks(runbook: &str) -> Vec<String> {
+    let fenced = parts(runbook).filter(|(fence, _)| *fence == Some("sh"));
+    fenced.map(|(_, lines)| lines.iter().map(|line| format!("{line}\n")).collect()).collect()
+}
+
+/// What looks like a command and is in no block that is marked `sh`: a line that is set off, or a program's name in the text
+/// with more behind it.
+fn outside_of_blocks(runbook: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (fence, lines) in parts(runbook).filter(|(fence, _)| *fence != Some("sh")) {
+        for line in lines {
+            match line.strip_prefix("    ") {
+                Some(command) => found.push(command.to_owned()),
+                None if fence.is_some() => found.push(line.to_owned()),
+                None => {
+                    let spans = line.split('`').skip(1).step_by(2);
+                    let commands =
+                        spans.filter(|span| PROGRAMS.iter().any(|program| span.starts_with(program)));
+                    found.extend(commands.map(str::to_owned));
+                }
             }
-            (true, "```") => inside = false,
-            (true, line) => {
-                let block = blocks.last_mut().expect("a block was begun");
-                block.push_str(line);
-                block.push('\n');
-            }
-            (false, _) => {}
         }
     }
-    blocks
+    found
+}
+
+/// A runbook's text in parts: what each is fenced as, and its lines.
+fn parts(runbook: &str) -> impl Iterator<Item = (Option<&str>, Vec<&str>)> {
+    // Text and fenced lines take turns.
+    runbook.split("```").enumerate().map(|(number, part)| {
+        let fenced = number % 2 == 1;
+        let mut lines = part.lines();
+        let fence = if fenced { lines.next() } else { None };
+        (fence, lines.collect())
+    })
 }
 
 fn folder() -> PathBuf {

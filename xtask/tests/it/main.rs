@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod compose;
+mod drill;
 mod servers;
+mod shell;
 mod system;
 mod up;

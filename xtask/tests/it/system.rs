@@ -24,9 +24,12 @@ impl System {
         system
     }
 
-    /// Whose services are these programs.
-    pub(crate) fn with_programs(mut self, folder: OsString) -> Self {
-        self.programs = Some(folder);
+    /// Whose services are the programs that were built for the tests.
+    pub(crate) fn with_programs(mut self) -> Self {
+        let Some(programs) = std::env::var_os("WAYBILL_BIN_DIR") else {
+            panic!("WAYBILL_BIN_DIR is not set: run `cargo xtask test -p xtask`, which builds the programs")
+        };
+        self.programs = Some(programs);
         self
     }
 
