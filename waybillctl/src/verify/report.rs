@@ -112,4 +112,21 @@ mod tests {
         assert!(!text.contains("too young"), "{text}");
         assert!(text.ends_with("1 of 3 promises are broken"), "{text}");
     }
+
+    #[test]
+    fn what_is_printed_word_for_word() {
+        let mut report = Report::default();
+        let mut well = Check::new("stock", "all pieces are somewhere");
+        well.judged = 12;
+        well.not_judged("of a saga that is under way", 3);
+        report.add(well);
+        insta::assert_snapshot!("verify_holds", report.as_text());
+        let mut broken = Check::new("money", "it adds up");
+        broken.judged = 4;
+        broken.violation("order 018f4e5c-7d1a-7c3b-9e2d-5a6b7c8d9e0f: captured 100, and it is REJECTED");
+        report.add(broken);
+        report.waits_for_operator.insert("open dead letters", 2);
+        insta::assert_snapshot!("verify_broken", report.as_text());
+        insta::assert_snapshot!("verify_broken_json", serde_json::to_string(&report).unwrap());
+    }
 }

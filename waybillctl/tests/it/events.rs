@@ -156,6 +156,7 @@ fn decode_of_other_input_says_what_it_wants() {
     let hex: String = golden_frame("orders/OrderPlaced.1").iter().map(|byte| format!("{byte:02x}")).collect();
     let run = decode(&["--input", "hex"], format!("{hex}\n{}\n", &hex[..60]).as_bytes());
     assert_eq!(run.status.code(), Some(3));
+    insta::assert_snapshot!("events_decode", text(&run.stdout));
     let lines = lines(&run);
     assert_eq!(lines[0]["value"]["currency"], "EUR");
     assert!(

@@ -25,10 +25,8 @@ fn nothing(service: &str) -> Value {
         "dead_letters": []})
 }
 
-/// The facts of an order whose stock is reserved, its topics under this prefix.
-async fn doubles(prefix: &str) -> Doubles {
-    let doubles = Doubles::serve().await;
-    let path = format!("GET /facts/{ORDER}");
+/// What orders knows of an order whose stock is reserved.
+pub(crate) fn of_orders(prefix: &str) -> Value {
     let mut orders = nothing("orders");
     orders["outbox"] = json!([
         said(RESERVE, &format!("{prefix}inventory.commands"), "ReserveStock", "2026-05-04T10:00:00.000001Z"),
@@ -52,6 +50,13 @@ async fn doubles(prefix: &str) -> Doubles {
             {"sent": {"step": "authorize", "phase": "act", "attempt": 1, "message_id": LOST, "kind": "AuthorizePayment", "topic": "payments.commands"}}]})
         ),
     ]);
+    orders
+}
+
+/// The facts of an order whose stock is reserved, its topics under this prefix.
+async fn doubles(prefix: &str) -> Doubles {
+    let doubles = Doubles::serve().await;
+    let path = format!("GET /facts/{ORDER}");
     let mut inventory = nothing("inventory");
     inventory["outbox"] = json!([said(
         RESERVED,
@@ -60,7 +65,7 @@ async fn doubles(prefix: &str) -> Doubles {
         "2026-05-04T10:00:00.020000Z"
     )]);
     inventory["inbox"] = json!([heard("inventory", RESERVE, "2026-05-04T10:00:00.020000Z")]);
-    doubles.orders.says(&path, orders);
+    doubles.orders.says(&path, of_orders(prefix));
     doubles.inventory.says(&path, inventory);
     let mut payments = nothing("payments");
     if !prefix.is_empty() {

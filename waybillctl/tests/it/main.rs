@@ -5,6 +5,7 @@
 mod changes;
 mod double;
 mod events;
+mod every_verb;
 mod explain;
 mod forms;
 mod looks;

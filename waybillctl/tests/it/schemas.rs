@@ -123,6 +123,21 @@ async fn push_plans_and_then_registers_under_the_pinned_ids() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_push_prints_word_for_word() {
+    let registry = Registry::serve(true).await;
+    for (name, code, more) in [
+        ("schemas_push_plan", 3, &[][..]),
+        ("schemas_push_plan_json", 3, &["--json"]),
+        ("schemas_push", 0, &["--apply"]),
+        ("schemas_push_json", 0, &["--apply", "--json"]),
+    ] {
+        let run = against(&registry, "push", more);
+        assert_eq!(run.status.code(), Some(code), "{}", text(&run.stderr));
+        insta::assert_snapshot!(name, text(&run.stdout).replace(&registry.url, "REGISTRY"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_registry_has_otherwise_is_named_and_nothing_is_pushed() {
     let registry = Registry::serve(true).await;
     let known = &KNOWN[0];

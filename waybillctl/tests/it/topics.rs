@@ -69,6 +69,12 @@ async fn plan_shows_apply_creates_and_twice_does_no_harm() {
     let mend = "create what is missing with `waybillctl topics apply` and the same options\n";
     assert_eq!(text(&said.stdout), format!("{missing}{sum}{mend}"));
 
+    let applied = corner.topics("apply", &[]);
+    assert_eq!(applied.status.code(), Some(0), "{}", text(&applied.stderr));
+    insta::assert_snapshot!("topics_apply", text(&applied.stdout).replace(&corner.topics.prefix, ""));
+    corner.cleared().await;
+
+    let corner = Corner::new();
     let first = corner.json("apply", 0);
     let created: Vec<String> = topic::ALL.iter().map(|name| corner.topics.full(name)).collect();
     assert_eq!(first["created"], serde_json::json!(created));

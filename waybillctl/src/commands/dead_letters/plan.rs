@@ -65,7 +65,7 @@ pub(super) fn text(planned: &[Planned<'_>]) -> String {
         if plan.can_not_travel > 0 {
             let _ = writeln!(
                 text,
-                "  {} of them can not be sent again (no key, or too large): edit or discard them",
+                "  {} of them can not be sent again (no key, headers that can not be read, or too large): edit or discard them",
                 plan.can_not_travel
             );
         }
