@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -37,8 +37,8 @@ fn driver(pool: &PgPool, topics: &TestTopics, policy: &Policy) -> JoinHandle<()>
 }
 
 /// Dead letters of many keys, interleaved; each key's sequences are 1, 2, 3, ... in the order of their offsets.
-async fn bury(pool: &PgPool, topics: &TestTopics) {
-    let records: Vec<_> = (0..LETTERS)
+async fn bury(pool: &PgPool, topics: &TestTopics, letters: i64) {
+    let records: Vec<_> = (0..letters)
         .map(|place| {
             let envelope = ledger::envelope(&format!("key-{}", place * 17 % KEYS), place / KEYS + 1);
             let topic = topics.full(TOPIC);
@@ -88,7 +88,7 @@ async fn hundreds_of_letters_of_many_keys_killed_half_way_and_resumed() {
     let database = ledger::database("replay_many").await;
     let pool = &database.pool;
     let topics = Arc::new(flaky::topics(1, &policy).await);
-    bury(pool, &topics).await;
+    bury(pool, &topics, LETTERS).await;
     let groups =
         dead_letters::failure_groups(pool, &Filter::default(), &PageRequest::default()).await.unwrap();
     assert_eq!(groups.items.iter().map(|group| group.count).sum::<i64>(), LETTERS);
@@ -131,6 +131,58 @@ async fn hundreds_of_letters_of_many_keys_killed_half_way_and_resumed() {
     assert!(
         sent.iter().all(|r| r.header("retry_group") == Some(GROUP) && r.header("replay_id") == Some(&id))
     );
+}
+
+/// When letters were sent, by the database's clock, and how many each time.
+async fn sent(pool: &PgPool, id: Uuid) -> Vec<(DateTime<Utc>, i64)> {
+    let sent =
+        "select sent_at, count(*) from replay_items where replay_id = $1 group by sent_at order by sent_at";
+    sqlx::query_as(sent).bind(id).fetch_all(pool).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn never_more_is_sent_than_the_rate_and_the_ramp_allow() {
+    const RATE: u32 = 50;
+    const FEW: i64 = 60;
+    let policy = flaky::policy(Poisoned::Skip);
+    for ramp in [false, true] {
+        let database = ledger::database("replay_rate").await;
+        let pool = &database.pool;
+        let topics = Arc::new(flaky::topics(1, &policy).await);
+        bury(pool, &topics, FEW).await;
+        let _relay = Relay::start(&database, Arc::clone(&topics));
+        let member = Member::start(&database, &topics, &Flaky::mended(), &policy);
+        // Two that drive it share one allowance.
+        let drivers = [driver(pool, &topics, &policy), driver(pool, &topics, &policy)];
+        let new = NewReplay { rate_per_s: RATE, ramp, ..NewReplay::of(Filter::default()) };
+        let replay = replays::create(pool, &new, &change()).await.unwrap();
+        assert_eq!(eventually_ended(pool, replay.id).await.resolved, FEW);
+        drivers.iter().for_each(JoinHandle::abort);
+        member.stop().await;
+
+        let sent = sent(pool, replay.id).await;
+        for pair in sent.windows(2) {
+            let [(before, letters), (after, _)] = pair else { unreachable!("windows of two") };
+            let earliest = *before + TimeDelta::microseconds(1_000_000 * *letters / i64::from(RATE));
+            assert!(*after >= earliest, "{letters} at {before}, the next at {after}: {sent:?}");
+        }
+        let counts: Vec<i64> = sent.iter().map(|(_, letters)| *letters).collect();
+        let allowed: Vec<i64> = if ramp { vec![1, 2, 5, 10, 10, 10, 10, 10, 2] } else { vec![10; 6] };
+        assert_eq!(counts, allowed, "the ramp's steps, in batches of a fifth of a second");
+        if ramp {
+            steps_wait_for_their_verdicts(pool, replay.id, &sent).await;
+        }
+    }
+}
+
+/// The first letters of each step of the ramp were sent when all of the steps before had their verdict.
+async fn steps_wait_for_their_verdicts(pool: &PgPool, id: Uuid, sent: &[(DateTime<Utc>, i64)]) {
+    for first in [1, 2, 3, 4, 6].map(|place| sent[place].0) {
+        let early =
+            "select count(*) from replay_items where replay_id = $1 and sent_at < $2 and settled_at > $2";
+        let early: i64 = sqlx::query_scalar(early).bind(id).bind(first).fetch_one(pool).await.unwrap();
+        assert_eq!(early, 0, "sent at {first}: {sent:?}");
+    }
 }
 
 /// Six keys, each blocked by a rejected message with two followers.
