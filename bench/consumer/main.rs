@@ -4,7 +4,8 @@
 //! Kafka is left out: batches come from memory, so that the inbox and Postgres alone are measured. Every turn is audited
 //! (each message's effect and answer once, each failing one a dead letter); one whose audit fails prints no figure.
 //!
-//! `cargo xtask bench consumer -- beside` measures how long other keys' messages take while some keys are retried.
+//! `cargo xtask bench consumer -- beside` measures how long other keys' messages take while some keys are retried, on
+//! Kafka and with the relay.
 
 #![allow(
     clippy::unwrap_used,

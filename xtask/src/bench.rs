@@ -61,7 +61,7 @@ impl Choice for What {
         (
             "consumer",
             Self::Consumer,
-            "A consumer's transactions: batches, repeats, failing messages, beside pgbench",
+            "A consumer's transactions: batches, repeats, failing messages, beside pgbench; `-- beside`: other keys while some fail",
         ),
         (
             "saga",
@@ -76,8 +76,7 @@ impl What {
     fn packages(self) -> &'static [&'static str] {
         match self {
             Self::Spine | Self::Saga => &binaries::PACKAGES,
-            Self::Relay => &["outbox-relay"],
-            Self::Consumer => &[],
+            Self::Relay | Self::Consumer => &["outbox-relay"],
         }
     }
 }
