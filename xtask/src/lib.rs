@@ -30,6 +30,7 @@ mod layout;
 mod ports;
 mod prerequisites;
 mod process;
+mod promtool;
 mod random;
 mod run;
 mod servers;

@@ -229,6 +229,6 @@ pub(crate) fn ensure_prerequisites(
 }
 
 /// A folder that did not exist before is made with all above it.
-fn make_dir(dir: &Path) -> Result<()> {
+pub(crate) fn make_dir(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("could not make the folder {}", dir.display()))
 }

@@ -16,7 +16,7 @@ use crate::servers::{self, Addresses, Context, KAFKA, KAFKA_VARIABLE, POSTGRES, 
 use crate::state::{Board, Phase};
 use crate::stop::{Stop, Stopped};
 use crate::supervisor::Supervisor;
-use crate::{binaries, down, run, say};
+use crate::{binaries, down, promtool, run, say};
 
 mod side_by_side;
 mod suites;
@@ -79,6 +79,7 @@ fn with_servers(context: Context<'_>, args: &TestArgs) -> Result<ExitCode> {
     let sources = Sources::own();
     let more = [Need::Compilers, Need::Python, Need::Kcat, Need::Psql, Need::Faketime, Need::Openssl];
     servers::ensure_prerequisites(context.layout, &sources, &more, context.stop)?;
+    let promtool = promtool::ensure(context.layout, context.stop)?;
     let (addresses, suites) = std::thread::scope(|scope| {
         let servers = scope.spawn(|| servers::start(context, &sources, Tuning::Tests));
         let built = build(context, args);
@@ -91,6 +92,7 @@ fn with_servers(context: Context<'_>, args: &TestArgs) -> Result<ExitCode> {
     })?;
     context.board.change(|state| state.phase = Phase::Ready)?;
     let mut variables = variables(context, &addresses)?;
+    variables.push((promtool::VARIABLE.into(), promtool));
     variables.extend(args.told.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))));
     if suites.is_empty() { selected(context, args, variables) } else { all(context, &suites, &variables) }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "shown with a failure: the seed, and how much was going on")]
 
+mod alerts;
 mod bugs;
 mod clocks;
 mod crashes;
