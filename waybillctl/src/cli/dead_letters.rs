@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, value_parser};
 
-use super::{Change, Form, Page, Services};
+use super::{Asking, Change, Page};
 use crate::exit::EXIT_CODES;
 use crate::when;
 
@@ -25,9 +25,7 @@ pub(crate) enum DeadLettersVerb {
         #[command(flatten)]
         page: Page,
         #[command(flatten)]
-        services: Services,
-        #[command(flatten)]
-        form: Form,
+        asking: Asking,
     },
     /// What fails alike, counted
     #[command(after_help = EXIT_CODES)]
@@ -37,9 +35,7 @@ pub(crate) enum DeadLettersVerb {
         #[command(flatten)]
         page: Page,
         #[command(flatten)]
-        services: Services,
-        #[command(flatten)]
-        form: Form,
+        asking: Asking,
     },
     /// One dead letter, decoded, with its headers and the error
     #[command(after_help = EXIT_CODES)]
@@ -47,9 +43,7 @@ pub(crate) enum DeadLettersVerb {
         /// Its id, as in the list
         id: String,
         #[command(flatten)]
-        services: Services,
-        #[command(flatten)]
-        form: Form,
+        asking: Asking,
     },
     /// What a replay would send: counts per group and key
     #[command(after_help = EXIT_CODES)]
@@ -57,9 +51,7 @@ pub(crate) enum DeadLettersVerb {
         #[command(flatten)]
         filter: Filter,
         #[command(flatten)]
-        services: Services,
-        #[command(flatten)]
-        form: Form,
+        asking: Asking,
     },
     /// Run the real handler in a transaction that is rolled back, and show what it would write
     #[command(after_help = EXIT_CODES)]
@@ -134,9 +126,7 @@ pub(crate) struct DryRun {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = value_parser!(u64).range(1..=100))]
     pub(crate) limit: u64,
     #[command(flatten)]
-    pub(crate) services: Services,
-    #[command(flatten)]
-    pub(crate) form: Form,
+    pub(crate) asking: Asking,
 }
 
 #[derive(Debug, Args)]
@@ -167,9 +157,7 @@ pub(crate) struct ReplayStart {
     #[command(flatten)]
     pub(crate) change: Change,
     #[command(flatten)]
-    pub(crate) services: Services,
-    #[command(flatten)]
-    pub(crate) form: Form,
+    pub(crate) asking: Asking,
 }
 
 #[derive(Debug, Subcommand)]
@@ -180,9 +168,7 @@ pub(crate) enum ReplayVerb {
         #[command(flatten)]
         page: Page,
         #[command(flatten)]
-        services: Services,
-        #[command(flatten)]
-        form: Form,
+        asking: Asking,
     },
     /// One replay
     #[command(after_help = EXIT_CODES)]
@@ -190,9 +176,7 @@ pub(crate) enum ReplayVerb {
         /// Its id
         id: String,
         #[command(flatten)]
-        services: Services,
-        #[command(flatten)]
-        form: Form,
+        asking: Asking,
     },
     /// One replay, with its progress until it runs no more
     #[command(after_help = EXIT_CODES)]
@@ -200,9 +184,7 @@ pub(crate) enum ReplayVerb {
         /// Its id
         id: String,
         #[command(flatten)]
-        services: Services,
-        #[command(flatten)]
-        form: Form,
+        asking: Asking,
     },
     /// Let a paused or stopped replay go on
     #[command(after_help = EXIT_CODES)]
@@ -222,9 +204,7 @@ pub(crate) struct ReplayChange {
     #[command(flatten)]
     pub(crate) change: Change,
     #[command(flatten)]
-    pub(crate) services: Services,
-    #[command(flatten)]
-    pub(crate) form: Form,
+    pub(crate) asking: Asking,
 }
 
 #[derive(Debug, Args)]
@@ -246,9 +226,7 @@ pub(crate) struct Edit {
     #[command(flatten)]
     pub(crate) change: Change,
     #[command(flatten)]
-    pub(crate) services: Services,
-    #[command(flatten)]
-    pub(crate) form: Form,
+    pub(crate) asking: Asking,
 }
 
 #[derive(Debug, Args)]
@@ -258,7 +236,5 @@ pub(crate) struct Discard {
     #[command(flatten)]
     pub(crate) change: Change,
     #[command(flatten)]
-    pub(crate) services: Services,
-    #[command(flatten)]
-    pub(crate) form: Form,
+    pub(crate) asking: Asking,
 }

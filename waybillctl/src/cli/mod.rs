@@ -13,8 +13,8 @@ pub(crate) use dead_letters::{
 };
 pub(crate) use events::{EventFilter, Events, EventsVerb, Get, Kind, Look, Tail};
 pub(crate) use operate::{
-    Audit, AuditVerb, Change, Outbox, OutboxVerb, Page, Parked, ParkedVerb, Republish, Saga, SagaChange,
-    SagaVerb, Services,
+    Asking, Audit, AuditVerb, Change, Outbox, OutboxVerb, Page, Parked, ParkedVerb, Republish, Saga,
+    SagaChange, SagaVerb, Services,
 };
 pub(crate) use order::{Explain, Order, OrderVerb};
 pub(crate) use schemas::{Check, Push, RegistryOption, Schemas, SchemasVerb, Subjects};

@@ -29,6 +29,15 @@ pub(crate) struct Services {
     pub(crate) token_file: Option<PathBuf>,
 }
 
+/// Whom a verb asks, and how it prints the answer.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Asking {
+    #[command(flatten)]
+    pub(crate) services: Services,
+    #[command(flatten)]
+    pub(crate) form: Form,
+}
+
 /// What turns a plan into a change.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Change {
@@ -65,9 +74,7 @@ pub(crate) enum ParkedVerb {
         #[command(flatten)]
         page: Page,
         #[command(flatten)]
-        services: Services,
-        #[command(flatten)]
-        form: Form,
+        asking: Asking,
     },
     /// One key with what is held behind it
     #[command(after_help = EXIT_CODES)]
@@ -77,9 +84,7 @@ pub(crate) enum ParkedVerb {
         /// The key; base64:... when it is no text, as lists show it
         key: String,
         #[command(flatten)]
-        services: Services,
-        #[command(flatten)]
-        form: Form,
+        asking: Asking,
     },
 }
 
@@ -95,9 +100,7 @@ pub(crate) enum OutboxVerb {
     #[command(after_help = EXIT_CODES)]
     Status {
         #[command(flatten)]
-        services: Services,
-        #[command(flatten)]
-        form: Form,
+        asking: Asking,
     },
     /// Publish rows again, with the same ids in the same order: harmless for consumers with an inbox
     #[command(after_help = EXIT_CODES)]
@@ -127,9 +130,7 @@ pub(crate) struct Republish {
     #[command(flatten)]
     pub(crate) change: Change,
     #[command(flatten)]
-    pub(crate) services: Services,
-    #[command(flatten)]
-    pub(crate) form: Form,
+    pub(crate) asking: Asking,
 }
 
 #[derive(Debug, Args)]
@@ -155,9 +156,7 @@ pub(crate) enum SagaVerb {
         #[command(flatten)]
         page: Page,
         #[command(flatten)]
-        services: Services,
-        #[command(flatten)]
-        form: Form,
+        asking: Asking,
     },
     /// One saga with its data and its log
     #[command(after_help = EXIT_CODES)]
@@ -167,9 +166,7 @@ pub(crate) enum SagaVerb {
         /// Its key, e.g. an order id
         key: String,
         #[command(flatten)]
-        services: Services,
-        #[command(flatten)]
-        form: Form,
+        asking: Asking,
     },
     /// Let a stuck saga try its step again
     #[command(after_help = EXIT_CODES)]
@@ -191,9 +188,7 @@ pub(crate) struct SagaChange {
     #[command(flatten)]
     pub(crate) change: Change,
     #[command(flatten)]
-    pub(crate) services: Services,
-    #[command(flatten)]
-    pub(crate) form: Form,
+    pub(crate) asking: Asking,
 }
 
 #[derive(Debug, Args)]
@@ -210,8 +205,6 @@ pub(crate) enum AuditVerb {
         #[command(flatten)]
         page: Page,
         #[command(flatten)]
-        services: Services,
-        #[command(flatten)]
-        form: Form,
+        asking: Asking,
     },
 }

@@ -10,10 +10,10 @@ use crate::when::short;
 
 /// Does what was asked for.
 pub(crate) async fn run(audit: Audit) -> anyhow::Result<Exit> {
-    let AuditVerb::List { page, services, form } = audit.verb;
-    let services = Services::new(&services)?;
+    let AuditVerb::List { page, asking } = audit.verb;
+    let services = Services::new(&asking.services)?;
     let listed = services.list(&["audit"], &[], page.limit).await?;
-    output::list(form, &listed, || {
+    output::list(asking.form, &listed, || {
         let mut entries: Vec<AuditEntry> = listed.items.iter().map(view).collect::<anyhow::Result<_>>()?;
         entries.sort_by(|one, other| other.at.cmp(&one.at));
         let mut table = Table::new(&["at", "service", "who", "action", "target", "outcome", "reason"]);

@@ -16,7 +16,7 @@ use crate::when::{short, short_or_dash};
 /// Does what was asked for.
 pub(crate) async fn run(outbox: Outbox) -> anyhow::Result<Exit> {
     match outbox.verb {
-        OutboxVerb::Status { services, form } => status(&Services::new(&services)?, form).await,
+        OutboxVerb::Status { asking } => status(&Services::new(&asking.services)?, asking.form).await,
         OutboxVerb::Republish(options) => republish(options).await,
     }
 }
@@ -71,7 +71,7 @@ fn text(item: &Value) -> anyhow::Result<String> {
 }
 
 async fn republish(options: Republish) -> anyhow::Result<Exit> {
-    let services = Services::new(&options.services)?;
+    let services = Services::new(&options.asking.services)?;
     let mut body = json!({ "limit": options.limit, "apply": options.change.apply });
     body["reason"] = json!(options.change.reason.as_deref().unwrap_or("looking at the plan"));
     if let (Some(from), Some(to)) = (options.from, options.to) {
@@ -86,7 +86,7 @@ async fn republish(options: Republish) -> anyhow::Result<Exit> {
     if !options.message_id.is_empty() {
         body["message_ids"] = json!(options.message_id);
     }
-    let by_number = options.from_id.is_some() && options.services.service.is_none();
+    let by_number = options.from_id.is_some() && options.asking.services.service.is_none();
     anyhow::ensure!(!by_number, "row numbers are one outbox's: name it with --service");
     let body = &body;
     let answers = services.each(|service| service.post::<Value>(&["outbox", "republish"], body)).await?;
@@ -94,7 +94,7 @@ async fn republish(options: Republish) -> anyhow::Result<Exit> {
     let listed = Listed { items: items.collect(), complete: true };
     let applied = options.change.apply;
     let by_message = !options.message_id.is_empty();
-    output::list(options.form, &listed, || {
+    output::list(options.asking.form, &listed, || {
         let mut table = Table::new(&["service", "topic", "rows", "first", "last"]);
         let mut total = 0;
         let mut searched = None;

@@ -13,11 +13,11 @@ use crate::when::{short, short_or_dash};
 /// Does what was asked for.
 pub(crate) async fn run(parked: Parked) -> anyhow::Result<Exit> {
     match parked.verb {
-        ParkedVerb::List { group, page, services, form } => {
-            let services = Services::new(&services)?;
+        ParkedVerb::List { group, page, asking } => {
+            let services = Services::new(&asking.services)?;
             let query: Vec<_> = group.map(|group| ("group", group)).into_iter().collect();
             let listed = services.list(&["parked"], &query, page.limit).await?;
-            output::list(form, &listed, || {
+            output::list(asking.form, &listed, || {
                 let columns = [
                     "service", "group", "key", "state", "tier", "due", "tries", "held", "bytes", "since",
                     "error",
@@ -43,13 +43,13 @@ pub(crate) async fn run(parked: Parked) -> anyhow::Result<Exit> {
                 Ok(table.text("no key is parked"))
             })?;
         }
-        ParkedVerb::Show { group, key, services, form } => {
-            let services = Services::new(&services)?;
+        ParkedVerb::Show { group, key, asking } => {
+            let services = Services::new(&asking.services)?;
             let what = format!("parked key {key} of group {group}");
             let found = services.find(&["parked", &group, &key], &what).await?;
             let parked: ParkedKey = found.view()?;
             let shown = found.service.named(found.value.clone());
-            output::one(form, &shown, || Ok(text(found.service.name(), &parked)))?;
+            output::one(asking.form, &shown, || Ok(text(found.service.name(), &parked)))?;
         }
     }
     Ok(Exit::Done)

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::ensure;
 use serde_json::Value;
 
-use crate::cli::{self, Form, Page, Saga as Options, SagaChange, SagaVerb};
+use crate::cli::{Asking, Page, Saga as Options, SagaChange, SagaVerb};
 use crate::commands::change;
 use crate::exit::Exit;
 use crate::operator::answers::{Saga, SagaLine};
@@ -17,16 +17,16 @@ use crate::when::{short, short_or_dash};
 /// Does what was asked for.
 pub(crate) async fn run(saga: Options) -> anyhow::Result<Exit> {
     match saga.verb {
-        SagaVerb::List { state, name, key, page, services, form } => {
+        SagaVerb::List { state, name, key, page, asking } => {
             let given = [("state", state), ("name", name), ("key", key)];
             let query: Vec<_> = given.into_iter().filter_map(|(n, value)| Some((n, value?))).collect();
-            list(&query, page, &services, form).await
+            list(&query, page, &asking).await
         }
-        SagaVerb::Show { name, key, services, form } => {
-            let services = Services::new(&services)?;
+        SagaVerb::Show { name, key, asking } => {
+            let services = Services::new(&asking.services)?;
             let found = find(&services, &name, &key).await?;
             let shown = found.service.named(found.value.clone());
-            output::one(form, &shown, || text(&shown))?;
+            output::one(asking.form, &shown, || text(&shown))?;
             Ok(Exit::Done)
         }
         SagaVerb::Retry(options) => mend(options, "retry").await,
@@ -39,13 +39,8 @@ async fn find<'a>(services: &'a Services, name: &str, key: &str) -> anyhow::Resu
     services.find(&["sagas", name, key], &format!("saga {name} of {key}")).await
 }
 
-async fn list(
-    query: &[(&str, String)],
-    page: Page,
-    services: &cli::Services,
-    form: Form,
-) -> anyhow::Result<Exit> {
-    let services = Services::new(services)?;
+async fn list(query: &[(&str, String)], page: Page, asking: &Asking) -> anyhow::Result<Exit> {
+    let services = Services::new(&asking.services)?;
     let lists = services.each(|service| service.list_optional(&["sagas"], query, page.limit)).await?;
     // Only some services have sagas; none at all is no empty list.
     let lists: Vec<_> = lists.into_iter().filter_map(|(_, list)| list).collect();
@@ -56,7 +51,7 @@ async fn list(
         listed.complete &= list.complete;
         listed.items.extend(list.items);
     }
-    output::list(form, &listed, || {
+    output::list(asking.form, &listed, || {
         let mut table = Table::new(&[
             "saga", "key", "status", "step", "phase", "tries", "due", "since", "updated", "why",
         ]);
@@ -81,7 +76,7 @@ async fn list(
 }
 
 async fn mend(options: SagaChange, verb: &str) -> anyhow::Result<Exit> {
-    let services = Services::new(&options.services)?;
+    let services = Services::new(&options.asking.services)?;
     let found = find(&services, &options.name, &options.key).await?;
     let saga: Saga = found.view()?;
     let step = saga.step.as_ref().map(|step| format!(" at {step}")).unwrap_or_default();
@@ -89,7 +84,7 @@ async fn mend(options: SagaChange, verb: &str) -> anyhow::Result<Exit> {
     let plan =
         format!("would {verb} saga {} of {}, which is {}{step}{why}", saga.saga, saga.key, saga.status);
     let path = ["sagas", &options.name, &options.key, verb];
-    change::carry_out(&found, &path, &options.change, options.form, &plan, text).await
+    change::carry_out(&found, &path, &options.change, options.asking.form, &plan, text).await
 }
 
 fn text(shown: &Value) -> anyhow::Result<String> {

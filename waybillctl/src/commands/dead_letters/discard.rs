@@ -10,11 +10,11 @@ use crate::operator::{Services, view};
 use crate::output;
 
 pub(super) async fn run(options: Discard) -> anyhow::Result<Exit> {
-    let services = Services::new(&options.services)?;
+    let services = Services::new(&options.asking.services)?;
     let filter = options.selection.body()?;
     let planned = plan::all(&services, &filter).await?;
     if !options.change.apply {
-        output::one(options.form, &plan::as_json(&planned), || {
+        output::one(options.asking.form, &plan::as_json(&planned), || {
             Ok(format!(
                 "{}\ngive them up with --apply --reason TEXT and the same options",
                 plan::text(&planned)
@@ -33,7 +33,7 @@ pub(super) async fn run(options: Discard) -> anyhow::Result<Exit> {
         total += discarded;
         answers.push(service.named(answer));
     }
-    output::one(options.form, &json!({ "discarded": total, "services": answers }), || {
+    output::one(options.asking.form, &json!({ "discarded": total, "services": answers }), || {
         Ok(format!("{total} dead letters discarded"))
     })?;
     Ok(Exit::Done)

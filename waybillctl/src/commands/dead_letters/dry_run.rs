@@ -17,7 +17,7 @@ use crate::output;
 use crate::table::or_dash;
 
 pub(super) async fn run(options: DryRun) -> anyhow::Result<Exit> {
-    let services = Services::new(&options.services)?;
+    let services = Services::new(&options.asking.services)?;
     let body = json!({ "filter": options.selection.body()?, "limit": options.limit });
     let body = &body;
     let tried = services.each(|service| service.post::<Value>(&["dead-letters", "dry-run"], body)).await?;
@@ -31,7 +31,7 @@ pub(super) async fn run(options: DryRun) -> anyhow::Result<Exit> {
     }
     let all: Vec<Tried> = listed.items.iter().map(view).collect::<anyhow::Result<_>>()?;
     let schemas = contract::schemas()?;
-    output::list(options.form, &listed, || text(&schemas, &all, total))?;
+    output::list(options.asking.form, &listed, || text(&schemas, &all, total))?;
     let well = all.iter().all(|tried| matches!(tried.outcome.as_str(), "done" | "duplicate"));
     Ok(if well { Exit::Done } else { Exit::Differs })
 }

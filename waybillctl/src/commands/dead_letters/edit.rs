@@ -22,7 +22,7 @@ const VALUE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 pub(super) async fn run(options: Edit) -> anyhow::Result<Exit> {
     let id = options.id.as_deref().context("name a dead letter, or give --transform and a filter")?;
-    let services = Services::new(&options.services)?;
+    let services = Services::new(&options.asking.services)?;
     let found = services.find(&["dead-letters", id], &format!("dead letter {id}")).await?;
     let detail: DeadLetterDetail = found.view()?;
     ensure!(
@@ -56,7 +56,7 @@ pub(super) async fn run(options: Edit) -> anyhow::Result<Exit> {
     let after = serde_json::to_value(schemas.decode(&frame)?)?;
     let changes = difference::of(&before, &after);
     if changes.is_empty() {
-        output::one(options.form, &json!({ "applied": false, "plan": "nothing is changed" }), || {
+        output::one(options.asking.form, &json!({ "applied": false, "plan": "nothing is changed" }), || {
             Ok("nothing is changed".to_owned())
         })?;
         return Ok(Exit::Done);
@@ -82,7 +82,7 @@ async fn save(
 ) -> anyhow::Result<Exit> {
     let id = options.id.as_deref().unwrap_or_default();
     if !options.change.apply {
-        output::one(options.form, &json!({ "applied": false, "plan": plan }), || {
+        output::one(options.asking.form, &json!({ "applied": false, "plan": plan }), || {
             Ok(format!("{plan}\ndo it with --apply --reason TEXT and the same options"))
         })?;
         return Ok(Exit::Done);
@@ -90,11 +90,15 @@ async fn save(
     let body =
         json!({ "payload_base64": payload, "expect_edited_at": seen, "reason": options.change.reason });
     let after: Value = found.service.post(&["dead-letters", id, "edit"], &body).await?;
-    output::one(options.form, &json!({ "applied": true, "after": found.service.named(after) }), || {
-        Ok(format!(
-            "dead letter {id} is edited; its original bytes are kept. Try it: dead-letters dry-run --id {id}"
-        ))
-    })?;
+    output::one(
+        options.asking.form,
+        &json!({ "applied": true, "after": found.service.named(after) }),
+        || {
+            Ok(format!(
+                "dead letter {id} is edited; its original bytes are kept. Try it: dead-letters dry-run --id {id}"
+            ))
+        },
+    )?;
     Ok(Exit::Done)
 }
 

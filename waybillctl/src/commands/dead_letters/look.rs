@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::value;
-use crate::cli::{self, Filter, Form, Page};
+use crate::cli::{Asking, Filter, Page};
 use crate::contract::{self, ShownValue};
 use crate::exit::Exit;
 use crate::operator::answers::{DeadLetter, DeadLetterDetail, FailureGroup, Header};
@@ -14,15 +14,10 @@ use crate::output;
 use crate::table::{Table, or_dash};
 use crate::when::{short, short_or_dash};
 
-pub(super) async fn list(
-    filter: &Filter,
-    page: Page,
-    services: &cli::Services,
-    form: Form,
-) -> anyhow::Result<Exit> {
-    let services = Services::new(services)?;
+pub(super) async fn list(filter: &Filter, page: Page, asking: &Asking) -> anyhow::Result<Exit> {
+    let services = Services::new(&asking.services)?;
     let listed = services.list(&["dead-letters"], &filter.given(), page.limit).await?;
-    output::list(form, &listed, || {
+    output::list(asking.form, &listed, || {
         let columns =
             ["id", "service", "group", "state", "type", "key", "class", "error", "tries", "last failed"];
         let mut table = Table::new(&columns);
@@ -47,15 +42,10 @@ pub(super) async fn list(
     Ok(Exit::Done)
 }
 
-pub(super) async fn groups(
-    filter: &Filter,
-    page: Page,
-    services: &cli::Services,
-    form: Form,
-) -> anyhow::Result<Exit> {
-    let services = Services::new(services)?;
+pub(super) async fn groups(filter: &Filter, page: Page, asking: &Asking) -> anyhow::Result<Exit> {
+    let services = Services::new(&asking.services)?;
     let listed = services.list(&["failure-groups"], &filter.given(), page.limit).await?;
-    output::list(form, &listed, || {
+    output::list(asking.form, &listed, || {
         let columns = [
             "failure group",
             "service",
@@ -89,8 +79,8 @@ pub(super) async fn groups(
     Ok(Exit::Done)
 }
 
-pub(super) async fn show(id: &str, services: &cli::Services, form: Form) -> anyhow::Result<Exit> {
-    let services = Services::new(services)?;
+pub(super) async fn show(id: &str, asking: &Asking) -> anyhow::Result<Exit> {
+    let services = Services::new(&asking.services)?;
     let found = services.find(&["dead-letters", id], &format!("dead letter {id}")).await?;
     let detail: DeadLetterDetail = found.view()?;
     let schemas = contract::schemas()?;
@@ -100,7 +90,7 @@ pub(super) async fn show(id: &str, services: &cli::Services, form: Form) -> anyh
     let mut shown = found.service.named(found.value.clone());
     shown["decoded"] = json!({ "original": original, "patch": patch });
     let values = (&original, patch.as_ref());
-    output::one(form, &shown, || text(found.service.name(), &detail, values))?;
+    output::one(asking.form, &shown, || text(found.service.name(), &detail, values))?;
     Ok(Exit::Done)
 }
 

@@ -16,14 +16,10 @@ use crate::exit::Exit;
 /// Does what was asked for.
 pub(crate) async fn run(letters: DeadLetters) -> anyhow::Result<Exit> {
     match letters.verb {
-        DeadLettersVerb::List { filter, page, services, form } => {
-            look::list(&filter, page, &services, form).await
-        }
-        DeadLettersVerb::Groups { filter, page, services, form } => {
-            look::groups(&filter, page, &services, form).await
-        }
-        DeadLettersVerb::Show { id, services, form } => look::show(&id, &services, form).await,
-        DeadLettersVerb::Plan { filter, services, form } => plan::run(&filter, &services, form).await,
+        DeadLettersVerb::List { filter, page, asking } => look::list(&filter, page, &asking).await,
+        DeadLettersVerb::Groups { filter, page, asking } => look::groups(&filter, page, &asking).await,
+        DeadLettersVerb::Show { id, asking } => look::show(&id, &asking).await,
+        DeadLettersVerb::Plan { filter, asking } => plan::run(&filter, &asking).await,
         DeadLettersVerb::DryRun(options) => dry_run::run(options).await,
         DeadLettersVerb::Replay(options) => replay::run(options).await,
         DeadLettersVerb::Edit(options) => match &options.transform {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::cli::{self, Filter, Form};
+use crate::cli::{Asking, Filter};
 use crate::exit::Exit;
 use crate::operator::answers::Plan;
 use crate::operator::{Service, Services, view};
@@ -19,10 +19,10 @@ pub(super) struct Planned<'a> {
     raw: Value,
 }
 
-pub(super) async fn run(filter: &Filter, services: &cli::Services, form: Form) -> anyhow::Result<Exit> {
-    let services = Services::new(services)?;
+pub(super) async fn run(filter: &Filter, asking: &Asking) -> anyhow::Result<Exit> {
+    let services = Services::new(&asking.services)?;
     let planned = all(&services, &filter.body()).await?;
-    output::one(form, &as_json(&planned), || Ok(text(&planned)))?;
+    output::one(asking.form, &as_json(&planned), || Ok(text(&planned)))?;
     Ok(Exit::Done)
 }
 

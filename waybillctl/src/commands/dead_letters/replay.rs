@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::plan;
-use crate::cli::{self, Form, Page, Replay as Options, ReplayChange, ReplayStart, ReplayVerb};
+use crate::cli::{Asking, Form, Page, Replay as Options, ReplayChange, ReplayStart, ReplayVerb};
 use crate::commands::change;
 use crate::exit::Exit;
 use crate::operator::answers::Replay;
@@ -16,9 +16,9 @@ use crate::when::short;
 pub(super) async fn run(options: Options) -> anyhow::Result<Exit> {
     match options.verb {
         None => start(options.start).await,
-        Some(ReplayVerb::List { page, services, form }) => list(page, &services, form).await,
-        Some(ReplayVerb::Show { id, services, form }) => show(&id, &services, form, false).await,
-        Some(ReplayVerb::Watch { id, services, form }) => show(&id, &services, form, true).await,
+        Some(ReplayVerb::List { page, asking }) => list(page, &asking).await,
+        Some(ReplayVerb::Show { id, asking }) => show(&id, &asking, false).await,
+        Some(ReplayVerb::Watch { id, asking }) => show(&id, &asking, true).await,
         Some(ReplayVerb::Resume(options)) => change(options, "resume").await,
         Some(ReplayVerb::Pause(options)) => change(options, "pause").await,
         Some(ReplayVerb::Cancel(options)) => change(options, "cancel").await,
@@ -26,17 +26,17 @@ pub(super) async fn run(options: Options) -> anyhow::Result<Exit> {
 }
 
 async fn start(options: ReplayStart) -> anyhow::Result<Exit> {
-    let services = Services::new(&options.services)?;
+    let services = Services::new(&options.asking.services)?;
     let filter = options.selection.body()?;
     let planned = plan::all(&services, &filter).await?;
     if !options.change.apply {
-        output::one(options.form, &plan::as_json(&planned), || {
+        output::one(options.asking.form, &plan::as_json(&planned), || {
             Ok(format!("{}\nsend them with --apply --reason TEXT and the same options", plan::text(&planned)))
         })?;
         return Ok(Exit::Done);
     }
     if plan::total(&planned) == 0 {
-        output::one(options.form, &json!({ "items": [], "complete": true }), || {
+        output::one(options.asking.form, &json!({ "items": [], "complete": true }), || {
             Ok("no dead letter fits".to_owned())
         })?;
         return Ok(Exit::Done);
@@ -64,23 +64,23 @@ async fn start(options: ReplayStart) -> anyhow::Result<Exit> {
     if !options.detach {
         watch::until_ended(&mut started).await?;
     }
-    shown(options.form, &started)
+    shown(options.asking.form, &started)
 }
 
-async fn show(id: &str, services: &cli::Services, form: Form, wait: bool) -> anyhow::Result<Exit> {
-    let services = Services::new(services)?;
+async fn show(id: &str, asking: &Asking, wait: bool) -> anyhow::Result<Exit> {
+    let services = Services::new(&asking.services)?;
     let found = services.find(&["replays", id], &format!("replay {id}")).await?;
     let mut watched = vec![Watched { service: found.service, id: id.to_owned(), raw: found.value }];
     if wait {
         watch::until_ended(&mut watched).await?;
     }
-    shown(form, &watched)
+    shown(asking.form, &watched)
 }
 
-async fn list(page: Page, services: &cli::Services, form: Form) -> anyhow::Result<Exit> {
-    let services = Services::new(services)?;
+async fn list(page: Page, asking: &Asking) -> anyhow::Result<Exit> {
+    let services = Services::new(&asking.services)?;
     let listed = services.list(&["replays"], &[], page.limit).await?;
-    output::list(form, &listed, || text(&listed))?;
+    output::list(asking.form, &listed, || text(&listed))?;
     Ok(Exit::Done)
 }
 
@@ -137,13 +137,13 @@ fn text(listed: &Listed) -> anyhow::Result<String> {
 }
 
 async fn change(options: ReplayChange, verb: &str) -> anyhow::Result<Exit> {
-    let services = Services::new(&options.services)?;
+    let services = Services::new(&options.asking.services)?;
     let id = options.id.as_str();
     let found = services.find(&["replays", id], &format!("replay {id}")).await?;
     let before: Replay = found.view()?;
     let plan = format!("would {verb} replay {id} of {}, which is {}", found.service.name(), before.state);
     let path = ["replays", id, verb];
-    change::carry_out(&found, &path, &options.change, options.form, &plan, |after| {
+    change::carry_out(&found, &path, &options.change, options.asking.form, &plan, |after| {
         let listed = Listed { items: vec![after.clone()], complete: true };
         text(&listed)
     })

@@ -41,7 +41,7 @@ struct Outcome<'a> {
 
 pub(super) async fn run(options: &Edit, program: &Path) -> anyhow::Result<Exit> {
     let program = Program::read(program)?;
-    let services = Services::new(&options.services)?;
+    let services = Services::new(&options.asking.services)?;
     let schemas = contract::schemas()?;
     let mut outcome = Outcome::default();
     let chosen = letters(&services, options).await?;
@@ -140,7 +140,7 @@ impl<'a> Outcome<'a> {
             "applied": apply, "changed": changed, "unchanged": unchanged, "failed": failed, "edited": edited,
             "problems": self.problems,
         });
-        output::one(options.form, &report, || {
+        output::one(options.asking.form, &report, || {
             let mut lines: Vec<String> = self.problems.iter().take(SHOWN_MAX).cloned().collect();
             if !apply {
                 lines.extend(self.shown.into_iter().take(SHOWN_MAX));
