@@ -20,7 +20,8 @@
 //! | the handler rejects a message | likewise, and it becomes a dead letter and blocks its key (policy *skip*: its key goes on) |
 //! | most keys fail alike, or too much is held | [`BatchError`]: the consumer pauses and says so |
 //! | the handler faults, panics, or breaks a constraint | rolled back, then redone in one transaction, in order, in parts behind savepoints that are halved until what fails is alone; that is rejected. One message of n takes `log2 n + 3` parts at most. When it takes more than 40 parts or a second, or loses a conflict, the parts are transactions of their own: many never more than about two for each message |
-//! | Postgres is away or overloaded, a lock or statement timed out, a deadlock, a missing table or partition | [`BatchError`]: the same batch again after a back-off; nothing is dead-lettered |
+//! | a statement of the handler times out | each message is tried alone, in a transaction of its own. One that times out again, while others get through, is retried as if the handler had asked for it; when nobody gets through, it is as if Postgres were away |
+//! | Postgres is away or overloaded, a lock timed out, a deadlock, a missing table or partition | [`BatchError`]: the same batch again after a back-off; nothing is dead-lettered |
 
 mod appearance;
 pub(crate) mod call;
@@ -32,11 +33,13 @@ mod process;
 mod search;
 pub(crate) mod span;
 pub(crate) mod store;
+pub(crate) mod timeout;
 mod transaction;
 mod waves;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::{PgConnection, PgPool};
@@ -160,6 +163,8 @@ pub(crate) struct Group<H> {
     pub(crate) policy: Policy,
     pub(crate) outcomes: Outcomes,
     brake: Mutex<Brake>,
+    /// How many transactions with effects of a message were committed, by this process.
+    got_through: AtomicU64,
     /// What heads are due by; asked by the drainer.
     pub(crate) clock: DatabaseClock,
     /// Told when a key is to be drained.
@@ -170,6 +175,16 @@ impl<H> Group<H> {
     pub(crate) fn brake(&self) -> MutexGuard<'_, Brake> {
         // Every change is complete when it is made, so a panic elsewhere leaves nothing half done.
         self.brake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Effects of a message are committed.
+    pub(crate) fn one_got_through(&self) {
+        self.got_through.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// To be compared with a later one: whether anything got through in between.
+    pub(crate) fn got_through(&self) -> u64 {
+        self.got_through.load(Ordering::Relaxed)
     }
 }
 
@@ -190,7 +205,10 @@ impl<H: Handler> InboxProcessor<H> {
         let brake = Mutex::new(Brake::new(policy.brake));
         let prefix = topic_prefix.to_owned();
         let (clock, drain_wanted) = (DatabaseClock::default(), Notify::new());
-        Self(Arc::new(Group { pool, prefix, handler, policy, outcomes, brake, clock, drain_wanted }))
+        let got_through = AtomicU64::new(0);
+        let group =
+            Group { pool, prefix, handler, policy, outcomes, brake, got_through, clock, drain_wanted };
+        Self(Arc::new(group))
     }
 
     /// What reads the group's retry topics: the handler of a second consumer.

@@ -24,6 +24,11 @@ pub(crate) enum Trouble {
         /// The dead letter's error message.
         why: String,
     },
+    /// A statement of the handler ran into its time limit: because of some message, or the database is slow for everybody.
+    TimedOut {
+        /// What the server said.
+        why: String,
+    },
 }
 
 impl Trouble {
@@ -45,6 +50,7 @@ impl From<HandlerError> for Trouble {
             HandlerError::Database(error) if is_of_message(&error) => {
                 Self::Message { class: "database", why: chain(&error) }
             }
+            HandlerError::Database(error) if is_timeout(&error) => Self::TimedOut { why: chain(&error) },
             HandlerError::Database(error) => Self::Infrastructure(BatchError::new(error)),
         }
     }
@@ -71,6 +77,11 @@ fn is_of_message(error: &sqlx::Error) -> bool {
         | sqlx::Error::ColumnDecode { .. } => true,
         _ => false,
     }
+}
+
+/// Whether the server ended a statement by its time limit (or because somebody asked it to, which it tells alike).
+fn is_timeout(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("57014"))
 }
 
 /// Whether a transaction was only in another's way: a deadlock, a lock that was waited for too long, a serialization

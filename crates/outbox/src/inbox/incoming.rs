@@ -57,6 +57,13 @@ impl Failure {
         Self::reject(class, why, FAULT_ATTEMPTS)
     }
 
+    /// Of a message whose statement timed out while it was alone. An attempt that does not count leaves the message as many
+    /// as it had.
+    pub(crate) fn timed_out(why: String, counts: bool) -> Self {
+        let class = "statement_timeout";
+        Self { judgement: Judgement::Retry, class, why, attempts: u16::from(counts), at: Utc::now() }
+    }
+
     /// Of a verdict; `None` when it is done.
     pub(crate) fn of(verdict: Verdict) -> Option<Self> {
         match verdict {

@@ -12,6 +12,7 @@ use super::halving::Halving;
 use super::incoming::{Failure, Incoming, Item};
 use super::search::{self, Searched};
 use super::span::batch_span;
+use super::timeout;
 use super::transaction::{deliver, finish, judged, take};
 use super::{Group, Handler};
 
@@ -20,11 +21,13 @@ use super::{Group, Handler};
 const PASSES_MAX: usize = 8;
 
 /// What came of messages that were tried together.
-enum Tried {
+pub(super) enum Tried {
     /// Each of them is settled.
     Committed,
     /// Rolled back: one of them is at fault, nobody knows which unless it was alone.
     Failed { class: &'static str, why: String },
+    /// Rolled back: a statement ran into its time limit.
+    TimedOut { why: String },
     /// Rolled back every time: each time others failed or were parked meanwhile.
     Unsettled,
 }
@@ -52,13 +55,21 @@ async fn settle_all<H: Handler>(
     conn: &mut PgConnection,
     mut incoming: Incoming<'_, H::Message>,
 ) -> Result<(), BatchError> {
+    let got_through = this.got_through();
     match settle(this, conn, &mut incoming).await? {
         Tried::Committed => return Ok(()),
+        Tried::TimedOut { why } => {
+            this.outcomes.redone_batches.inc();
+            return timeout::each_alone(this, conn, incoming.items, got_through, &why).await;
+        }
         Tried::Failed { class, why } => {
             this.outcomes.redone_batches.inc();
             tracing::warn!(class, why, "a batch failed and is redone in parts, until what fails is alone");
             match search::in_one_transaction(this, conn, &mut incoming).await? {
                 Searched::Committed => return Ok(()),
+                Searched::TimedOut { why } => {
+                    return timeout::each_alone(this, conn, incoming.items, got_through, &why).await;
+                }
                 Searched::GivenUp { why } => {
                     tracing::warn!(
                         why,
@@ -69,7 +80,7 @@ async fn settle_all<H: Handler>(
         }
         Tried::Unsettled => this.outcomes.redone_batches.inc(),
     }
-    in_halves(this, conn, incoming.items).await
+    in_halves(this, conn, incoming.items, got_through).await
 }
 
 /// Messages that failed together, in ever smaller parts until what is at fault is alone and buried: in order, each part
@@ -78,6 +89,7 @@ async fn in_halves<'a, H: Handler>(
     this: &Group<H>,
     conn: &mut PgConnection,
     mut left: Vec<Item<'a, H::Message>>,
+    got_through: u64,
 ) -> Result<(), BatchError> {
     let mut halving = Halving::of(left.len());
     while !left.is_empty() {
@@ -89,6 +101,10 @@ async fn in_halves<'a, H: Handler>(
             Tried::Committed => {
                 halving.kept(tried);
                 left = rest;
+            }
+            Tried::TimedOut { why } => {
+                part.items.append(&mut rest);
+                return timeout::each_alone(this, conn, part.items, got_through, &why).await;
             }
             failed => {
                 // Those that turned out to be duplicates are gone.
@@ -105,7 +121,7 @@ async fn in_halves<'a, H: Handler>(
 
 /// Notes that this message, which was tried alone, is at fault: it is not handled any more, but buried with what is tried
 /// next.
-fn found<M>(items: &mut [Item<'_, M>], failed: Tried) -> Result<(), BatchError> {
+pub(super) fn found<M>(items: &mut [Item<'_, M>], failed: Tried) -> Result<(), BatchError> {
     match (items, failed) {
         ([item], Tried::Failed { class, why }) if item.failure.is_none() => {
             item.failure = Some(Failure::at_fault(class, why));
@@ -114,6 +130,7 @@ fn found<M>(items: &mut [Item<'_, M>], failed: Tried) -> Result<(), BatchError> 
         (_, Tried::Failed { class, why }) => {
             Err(BatchError::new(format!("a dead letter was not written because of {class}: {why}")))
         }
+        (_, Tried::TimedOut { why }) => Err(BatchError::new(why)),
         (_, Tried::Committed | Tried::Unsettled) => {
             Err(BatchError::new("other members parked this key again and again while it was handled"))
         }
@@ -121,7 +138,7 @@ fn found<M>(items: &mut [Item<'_, M>], failed: Tried) -> Result<(), BatchError> 
 }
 
 /// All of these in one transaction, again without those that turn out to fail.
-async fn settle<H: Handler>(
+pub(super) async fn settle<H: Handler>(
     this: &Group<H>,
     conn: &mut PgConnection,
     incoming: &mut Incoming<'_, H::Message>,
@@ -133,6 +150,7 @@ async fn settle<H: Handler>(
             Err(Trouble::ParkedMeanwhile) => {}
             Err(Trouble::Judged(failures)) => judged(this, incoming, failures)?,
             Err(Trouble::Message { class, why }) => return Ok(Tried::Failed { class, why }),
+            Err(Trouble::TimedOut { why }) => return Ok(Tried::TimedOut { why }),
         }
     }
     Ok(Tried::Unsettled)

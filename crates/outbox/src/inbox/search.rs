@@ -30,6 +30,8 @@ pub(super) enum Searched {
     Committed,
     /// Rolled back, and nothing is settled. What was found at fault is noted.
     GivenUp { why: &'static str },
+    /// Likewise: a statement of a part ran into its time limit.
+    TimedOut { why: String },
 }
 
 /// Settles a batch that failed, as if its parts were committed one after the other; or gives up, when it takes too many
@@ -46,6 +48,7 @@ pub(super) async fn in_one_transaction<H: Handler>(
         Err(Trouble::Infrastructure(error)) if is_conflict(&error) => given_up("it lost a conflict"),
         Err(Trouble::Infrastructure(error)) => Err(error),
         Err(Trouble::ParkedMeanwhile) => given_up("another member parked a key meanwhile"),
+        Err(Trouble::TimedOut { why }) => Ok(Searched::TimedOut { why }),
         Err(Trouble::Judged(_) | Trouble::Message { .. }) => given_up("its end failed, not a part of it"),
     }
 }
@@ -92,7 +95,7 @@ async fn search<H: Handler>(
                     incoming.items[kept].failure = Some(Failure::at_fault(class, why));
                 }
             }
-            Err(trouble @ (Trouble::Infrastructure(_) | Trouble::ParkedMeanwhile)) => return Err(trouble),
+            Err(trouble) => return Err(trouble),
         }
     }
     let plan = incoming.plan(&this.policy, &taking.parked);

@@ -125,6 +125,7 @@ pub(super) async fn finish<H: Handler>(
     failpoints::reach("batch_committed");
 
     if !plan.deliver.is_empty() {
+        this.one_got_through();
         this.handler.committed();
     }
     this.outcomes.duplicate.inc_by(taking.duplicates as u64);

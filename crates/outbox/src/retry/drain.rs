@@ -12,6 +12,7 @@ use waybill_messaging::consumer::BatchError;
 use waybill_messaging::headers::CE_ID;
 use waybill_runtime::failpoints;
 use waybill_runtime::lifecycle::Shutdown;
+use waybill_runtime::pool::round;
 use waybill_runtime::retry::Backoff;
 use waybill_telemetry::metrics::int_gauge_vec;
 
@@ -44,6 +45,9 @@ const PUT_OFF_TIMES: u32 = 4;
 const PUT_OFF_MIN: Duration = Duration::from_secs(1);
 /// Keys that are left alone at most; with more of them it is no matter of keys.
 const PUT_OFF_KEYS_MAX: usize = 1_000;
+/// How long one key's transaction may take, its passes together: as long as a consumer gives a batch. A database that hangs, its
+/// connections open, answers nothing and ends nothing.
+const STEP_TIME_MAX: Duration = Duration::from_secs(90);
 /// A head that was due longer ago has not just waited behind others: it is lost, or nobody reads its topic.
 const OVERDUE_AFTER: Duration = Duration::from_secs(300);
 
@@ -98,7 +102,7 @@ impl<H: Handler> Drainer<H> {
     /// One transaction for each of the draining keys, whatever becomes of the others.
     async fn look(&mut self, shutdown: &Shutdown) -> Looked {
         let mut looked = Looked::default();
-        let keys = match self.keys().await {
+        let keys = match round(self.keys()).await {
             Ok(keys) => keys,
             Err(error) => return Looked { failed: Some(BatchError::new(error)), ..looked },
         };
@@ -107,7 +111,7 @@ impl<H: Handler> Drainer<H> {
                 break;
             }
             let began = Instant::now();
-            match step(&self.group, &key).await {
+            match in_time(step(&self.group, &key)).await {
                 Ok(worked) => looked.worked += usize::from(worked),
                 Err(error) => {
                     let left_alone = (began.elapsed() * PUT_OFF_TIMES).max(PUT_OFF_MIN);
@@ -159,6 +163,12 @@ fn is_away(error: &BatchError) -> bool {
     })
 }
 
+/// Work with the database that is given up past [`STEP_TIME_MAX`].
+async fn in_time<T>(work: impl Future<Output = Result<T, BatchError>>) -> Result<T, BatchError> {
+    let timed_out = |_| Err(BatchError::new(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
+    tokio::time::timeout(STEP_TIME_MAX, work).await.unwrap_or_else(timed_out)
+}
+
 /// What is known to fail: which held message, and why.
 type Known = Option<(i64, Failure)>;
 
@@ -167,6 +177,7 @@ async fn step<H: Handler>(this: &Group<H>, key: &[u8]) -> Result<bool, BatchErro
     let mut known: Known = None;
     let mut limit = MESSAGES_MAX;
     let mut faults: u16 = 0;
+    let got_through = this.got_through();
     for _ in 0..PASSES_MAX {
         match pass(this, key, limit, &known).await {
             Ok(worked) => return Ok(worked),
@@ -182,6 +193,13 @@ async fn step<H: Handler>(this: &Group<H>, key: &[u8]) -> Result<bool, BatchErro
                     known = at.map(|at| (at, Failure::reject(class, why, 1)));
                 }
                 limit = 1;
+            }
+            // One call of the handler is one message's. While nobody else gets through, the key waits as it is.
+            Err(Stopped { trouble: Trouble::TimedOut { why }, at }) => {
+                if this.got_through() == got_through {
+                    return Err(BatchError::new(why));
+                }
+                known = at.map(|at| (at, Failure::timed_out(why, true)));
             }
         }
     }
@@ -242,6 +260,9 @@ async fn pass<H: Handler>(this: &Group<H>, key: &[u8], limit: i64, known: &Known
         Some(failed) => one::note(this, Some(key), Some(failed.failure)),
         None if handled > 0 => one::note(this, Some(key), None),
         None => {}
+    }
+    if handled > 0 {
+        this.one_got_through();
     }
     this.outcomes.handled.inc_by(handled);
     told.tell(this);

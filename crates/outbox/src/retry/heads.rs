@@ -18,7 +18,7 @@ use crate::inbox::call::say;
 use crate::inbox::fault::Trouble;
 use crate::inbox::incoming::{Failure, usable_key};
 use crate::inbox::store::{Parked, Taken, inbox_take_in_tx};
-use crate::inbox::{Group, Handler};
+use crate::inbox::{Group, Handler, timeout};
 
 /// Heads of one batch: each is a transaction or a few, one after the other, and all of them fit between two polls.
 const HEADS_MAX: usize = 50;
@@ -80,10 +80,12 @@ enum Settled {
 async fn head<H: Handler>(this: &Group<H>, record: &Record, travel: &Travel) -> Result<(), BatchError> {
     let mut known: Option<Failure> = None;
     let mut faults: u16 = 0;
+    let got_through = this.got_through();
     for _ in 0..PASSES_MAX {
         match pass(this, record, travel, known.as_ref()).await {
             Ok(Settled::Done) => {
                 one::note(this, record.key.as_deref(), None);
+                this.one_got_through();
                 this.outcomes.handled.inc();
                 this.drain_wanted.notify_one();
                 return Ok(());
@@ -107,6 +109,10 @@ async fn head<H: Handler>(this: &Group<H>, record: &Record, travel: &Travel) -> 
             Err(Trouble::Message { class, why }) => {
                 faults += 1;
                 known = (faults > 1).then(|| Failure::reject(class, why, faults));
+            }
+            Err(Trouble::TimedOut { why }) => {
+                let counts = this.got_through() != got_through;
+                known = Some(timeout::verdict(this, record, why, counts)?);
             }
         }
     }

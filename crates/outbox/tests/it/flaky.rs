@@ -19,7 +19,7 @@ use waybill_runtime::lifecycle::Shutdown;
 use waybill_testkit::polling::eventually_named;
 use waybill_testkit::{TestDatabase, TestTopics, kafka_bootstrap};
 
-use crate::ledger::{GROUP, TOPIC};
+use crate::ledger::{self, GROUP, TOPIC};
 
 /// Far beyond anything that is waited for here.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -34,7 +34,7 @@ pub(crate) enum Ask {
     Reject,
     /// To be retried while [`Flaky::is_down`].
     WhileDown,
-    /// Always met by a statement that is cancelled, as by a timeout.
+    /// A statement of it always times out.
     TimesOut,
 }
 
@@ -85,11 +85,7 @@ impl Handler for Flaky {
                 .execute(&mut *conn)
                 .await?;
             if delivery.message == Ask::TimesOut && !self.is_mended {
-                sqlx::query(
-                    "do $$ begin raise exception 'as asked' using errcode = 'query_canceled'; end $$",
-                )
-                .execute(&mut *conn)
-                .await?;
+                ledger::time_out(&mut *conn).await?;
             }
             verdicts.push(self.verdict(delivery));
         }

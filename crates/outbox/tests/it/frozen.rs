@@ -7,6 +7,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use waybill_outbox::MIGRATIONS;
 use waybill_outbox::inbox::InboxProcessor;
+use waybill_runtime::lifecycle::Shutdown;
 use waybill_runtime::pool;
 use waybill_telemetry::metrics;
 use waybill_testkit::polling::eventually_named;
@@ -57,6 +58,25 @@ async fn a_batch_in_a_frozen_database_is_given_up_and_done_once_when_it_thaws() 
     assert_eq!(count(&pool, "dead_letters").await, 0, "it was no message's fault");
     let assigned = format!(r#"consumer_assignments_total{{group="{}{GROUP}"}} 1"#, topics.prefix);
     assert!(metrics::render().lines().any(|line| line == assigned), "it stayed in its group");
+}
+
+#[tokio::test]
+async fn a_drainer_in_a_frozen_database_gives_up_its_look_and_hears_of_the_shutdown() {
+    let (server, pool) = own_server().await;
+    let shutdown = Shutdown::manual();
+    let group = InboxProcessor::new(pool.clone(), ledger::PREFIX, Ledger::default());
+    let drainer = tokio::spawn(group.drainer().run(shutdown.clone()));
+    let mut other = pool.begin().await.unwrap();
+    sqlx::query("lock table parked_keys").execute(&mut *other).await.unwrap();
+    eventually_named("a statement of a look under way", LIMIT, async || {
+        let waits = "select exists (select from pg_locks where not granted)";
+        let waits: bool = sqlx::query_scalar(waits).fetch_one(&mut *other).await.unwrap();
+        waits.then_some(())
+    })
+    .await;
+    server.sigstop().await;
+    shutdown.request();
+    tokio::time::timeout(LIMIT, drainer).await.unwrap().unwrap();
 }
 
 #[tokio::test]

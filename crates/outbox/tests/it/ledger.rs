@@ -36,6 +36,8 @@ pub(crate) enum Ask {
     TooLarge,
     /// A statement goes over one of the server's limits.
     Limit,
+    /// A statement goes over its time limit, always.
+    TimesOut,
     EndBackendOnce,
     /// Waits for a row that a test may have locked.
     Row,
@@ -48,7 +50,7 @@ pub(crate) enum Ask {
     Quiet,
 }
 
-const ASKS: [(&str, Ask); 15] = [
+const ASKS: [(&str, Ask); 16] = [
     ("note", Ask::Note),
     ("reject", Ask::Reject),
     ("fault", Ask::Fault),
@@ -58,6 +60,7 @@ const ASKS: [(&str, Ask); 15] = [
     ("swallow", Ask::Swallow),
     ("too large", Ask::TooLarge),
     ("limit", Ask::Limit),
+    ("times out", Ask::TimesOut),
     ("end backend once", Ask::EndBackendOnce),
     ("row", Ask::Row),
     ("wait", Ask::Wait),
@@ -160,6 +163,7 @@ impl Ledger {
             Ask::Limit => {
                 sqlx::query("select repeat('x', 1073741824)").execute(conn).await?;
             }
+            Ask::TimesOut => time_out(conn).await?,
             Ask::Reject => return Ok(Verdict::Reject { class: "not_wanted", why: "as asked".to_owned() }),
             Ask::Fault => return Err(HandlerError::fault("faulty as asked")),
             Ask::Constraint => note(conn, delivery, -1).await?,
@@ -179,6 +183,12 @@ impl Ledger {
         }
         Ok(Verdict::Done)
     }
+}
+
+/// A statement that takes longer than the server lets it; only this one's limit is short.
+pub(crate) async fn time_out(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("set local statement_timeout = '50ms'").execute(&mut *conn).await?;
+    sqlx::query("select pg_sleep(600)").execute(conn).await.map(|_| ())
 }
 
 /// Negative amounts break a constraint.

@@ -22,3 +22,4 @@ mod republish;
 mod retention;
 mod retry;
 mod retry_model;
+mod timeouts;

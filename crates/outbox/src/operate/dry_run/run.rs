@@ -143,6 +143,9 @@ async fn handle<H: Handler>(
             return Ok(Handled { outcome, why: Some(format!("{class}: {why}")), said: Vec::new() });
         }
         Err(Trouble::Message { class, why }) => return Ok(of_fault(format!("{class}: {why}"))),
+        Err(Trouble::TimedOut { why }) => {
+            return Ok(Handled { outcome: Outcome::Retry, why: Some(why), said: Vec::new() });
+        }
         Err(Trouble::Infrastructure(error)) => return Err(OperateError::Infrastructure(error.to_string())),
         Err(Trouble::Judged(_) | Trouble::ParkedMeanwhile) => {
             return Err(OperateError::Infrastructure("another member is at this key; try again".to_owned()));
