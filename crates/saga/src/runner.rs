@@ -1,7 +1,6 @@
 //! The runner: starts and advances instances of one saga, set-wise, in the caller's transaction.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -11,7 +10,6 @@ use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 use waybill_messaging::envelope::Cause;
 use waybill_messaging::message::Message;
-use waybill_runtime::clock::{Clock, SystemClock};
 use waybill_runtime::failpoints;
 use waybill_telemetry::trace::TraceContext;
 
@@ -37,7 +35,6 @@ pub struct Runner<D> {
     pub(crate) saga: &'static str,
     pub(crate) definitions: BTreeMap<u32, Definition<D>>,
     starting: u32,
-    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
 }
 
@@ -71,7 +68,7 @@ impl<D> Runner<D> {
         }
         let starting = held.keys().next_back().copied().unwrap_or_default();
         let metrics = Metrics::new(saga);
-        Self { source, saga, definitions: held, starting, clock: Arc::new(SystemClock), metrics }
+        Self { source, saga, definitions: held, starting, metrics }
     }
 
     /// Starts new instances on this version instead of the newest.
@@ -82,13 +79,6 @@ impl<D> Runner<D> {
     pub fn starting(mut self, version: u32) -> Self {
         assert!(self.definitions.contains_key(&version), "saga {}: no version {version}", self.saga);
         self.starting = version;
-        self
-    }
-
-    /// Takes the time of messages (`ce_time`, informative) from `clock`.
-    #[must_use]
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
         self
     }
 

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 use waybill_messaging::envelope::Cause;
 use waybill_messaging::message::Message;
+use waybill_runtime::clock::{Clock as _, SystemClock};
 
 use crate::definition::Definition;
 use crate::engine::{self, Transition};
@@ -71,7 +72,7 @@ impl<'a, D: serde::Serialize + serde::de::DeserializeOwned + Clone + Send + Sync
             let version = *version;
             return Err(runner.unknown_version(unknown.into_iter().map(|(key, _)| key).collect(), version));
         }
-        let (now, log, messages) = (runner.clock.now(), LogRows::default(), Vec::new());
+        let (now, log, messages) = (SystemClock.now(), LogRows::default(), Vec::new());
         Ok(Self { runner, now, touched, log, messages })
     }
 
