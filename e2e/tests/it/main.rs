@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "shown with a failure: the seed, and how much was going on")]
 
 mod alerts;
+mod bounded;
 mod bugs;
 mod clocks;
 mod crashes;

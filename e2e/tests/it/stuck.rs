@@ -9,7 +9,6 @@ use waybill_testkit::polling::eventually_named;
 
 use crate::invariants;
 use crate::journal::Accepted;
-use crate::planted::seen_by;
 use crate::shop::Shop;
 use crate::system::{Service, Special, System};
 
@@ -112,7 +111,7 @@ async fn another_letter_is_seen(system: &System) {
     ] {
         let write = |set: &str| AssertSqlSafe(format!("update dead_letters set {set} where state = 'open'"));
         sqlx::query(write(change)).execute(pool).await.unwrap();
-        seen_by(&system.verify().await, change, "dead letters");
+        system.verify().await.seen_by("dead letters", change);
         sqlx::query(write(back)).execute(pool).await.unwrap();
     }
 }

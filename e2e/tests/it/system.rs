@@ -162,24 +162,21 @@ impl System {
 
     /// Runs `waybillctl verify` once. The system may be in motion.
     pub(crate) async fn verify(&self) -> Verified {
-        let (code, output) = self.verify_run(&["--json"]).await;
-        let report = output.lines().find_map(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null);
-        Verified { code, report, output }
+        Verified::by(self.verifying(&["--json"])).await
     }
 
     /// The same for people: its standard output and its standard error.
     pub(crate) async fn verify_as_text(&self) -> String {
-        self.verify_run(&[]).await.1
+        Verified::by(self.verifying(&[])).await.output
     }
 
-    async fn verify_run(&self, arguments: &[&str]) -> (Option<i32>, String) {
+    /// `waybillctl verify` at work.
+    pub(crate) fn verifying(&self, arguments: &[&str]) -> Process {
         let named = named(self.databases()).join(",");
         // With the settings: one of them may be another prefix.
         let builder = common(Process::named("waybillctl"), &self.topics, &self.settings).without_http();
         let builder = builder.arg("verify").env("WAYBILL_VERIFY_DATABASES", named);
-        let mut process = arguments.iter().fold(builder, |builder, argument| builder.arg(*argument)).spawn();
-        let code = process.wait_exit(READY_TIMEOUT).await;
-        (code, process.output())
+        arguments.iter().fold(builder, |builder, argument| builder.arg(*argument)).spawn()
     }
 
     /// Waits until the saga that places this order has this status.
@@ -261,6 +258,32 @@ pub(crate) struct Verified {
     pub(crate) report: Value,
     /// Everything that was written, for a failure's message.
     pub(crate) output: String,
+}
+
+impl Verified {
+    /// When the process has ended.
+    pub(crate) async fn by(mut process: Process) -> Self {
+        let code = process.wait_exit(READY_TIMEOUT).await;
+        let output = process.output();
+        let report = output.lines().find_map(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null);
+        Self { code, report, output }
+    }
+
+    /// This check has found what was planted.
+    ///
+    /// # Panics
+    /// When it has not.
+    pub(crate) fn seen_by(&self, check: &str, what: &str) {
+        assert_eq!(self.code, Some(3), "not seen: {what}: {}", self.output);
+        let checks = self.report["checks"].as_array().unwrap().iter();
+        let violated = checks.filter(|found| found["violations"] != 0);
+        let violated: Vec<&str> = violated.filter_map(|found| found["name"].as_str()).collect();
+        assert!(
+            violated.contains(&check),
+            "{what}: not seen by {check} but by {violated:?}: {}",
+            self.output
+        );
+    }
 }
 
 fn service_builder(

@@ -8,6 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 use waybill_events::topics::manifest_parsed;
 use waybill_messaging::config;
@@ -55,6 +56,8 @@ pub(crate) struct Seen {
     /// When it was appended or made, in milliseconds since 1970.
     pub(crate) at_ms: i64,
     pub(crate) key: Vec<u8>,
+    /// The first bytes of the value's SHA-256.
+    pub(crate) digest: u32,
     pub(crate) id: Option<Uuid>,
     pub(crate) kind: Option<String>,
     pub(crate) sequence: Option<i64>,
@@ -152,7 +155,10 @@ impl Topics {
         let topic = self.full(name);
         let mut config = self.client("waybillctl-verify");
         config.set("enable.partition.eof", "true").set("fetch.wait.max.ms", "20");
-        config.set("queued.max.messages.kbytes", "16384").set("auto.offset.reset", "earliest");
+        config.set("auto.offset.reset", "earliest");
+        // Little ahead: each record that waits, however small, takes some hundred bytes more than its own.
+        config.set("queued.min.messages", "4000").set("queued.max.messages.kbytes", "4096");
+        config.set("fetch.message.max.bytes", "524288");
         let mut list = TopicPartitionList::new();
         let mut open = BTreeMap::new();
         for partition in partitions.iter().filter(|partition| partition.high > partition.low) {
@@ -230,6 +236,11 @@ impl Reading {
     }
 }
 
+/// What is remembered of a SHA-256.
+pub(crate) fn digest(sha256: &[u8]) -> u32 {
+    sha256.first_chunk().copied().map_or(0, u32::from_be_bytes)
+}
+
 fn seen(message: &BorrowedMessage<'_>) -> Seen {
     let header = |name: &str| {
         let found = message.headers()?.iter().filter(|header| header.key == name).last()?;
@@ -240,6 +251,7 @@ fn seen(message: &BorrowedMessage<'_>) -> Seen {
         offset: message.offset(),
         at_ms: message.timestamp().to_millis().unwrap_or_default(),
         key: message.key().unwrap_or_default().to_vec(),
+        digest: digest(&Sha256::digest(message.payload().unwrap_or_default())),
         id: header(CE_ID).and_then(|id| id.parse().ok()),
         kind: header(CE_TYPE).map(str::to_owned),
         sequence: header(CE_SEQUENCE).and_then(|sequence| sequence.parse().ok()),

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use waybill_messaging::topics::Topic;
 
 use super::databases::{Looks, Owner};
-use super::kafka::{Seen, Survey, Topics, is_dead_letters, is_main, is_retries};
+use super::kafka::{Seen, Survey, Topics, digest, is_dead_letters, is_main, is_retries};
 use super::report::Check;
 use super::{outbox, taken};
 
@@ -21,7 +21,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 pub(crate) fn new_check() -> Check {
     Check::new(
         "topics",
-        "every row that the relay says is published is in its topic, every record of ours is a row, each key reads 1..n",
+        "every row that the relay says is published is in its topic, every record of ours is a row with its key and value, each key reads 1..n",
     )
 }
 
@@ -42,6 +42,7 @@ struct Row {
     created_ms: i64,
     published: bool,
     seen: bool,
+    digest: u32,
 }
 
 /// A share of an outbox's rows for one topic, and how far the topic's keys have counted.
@@ -50,7 +51,7 @@ struct Book {
     counted: HashMap<u64, i64>,
 }
 
-type OutboxRow = (Uuid, Option<Vec<u8>>, i64, Option<i64>, Option<i64>, bool);
+type OutboxRow = (Uuid, Option<Vec<u8>>, i64, Option<i64>, Option<i64>, bool, Vec<u8>);
 
 impl Audit<'_> {
     /// Reads the topic and holds it against the outbox of its writer and the inboxes of its readers.
@@ -94,7 +95,8 @@ impl Audit<'_> {
                     case when $2 then (o.headers->>'ce_sequence')::bigint end,
                     case when $3 then (o.headers->>'retry_hop')::bigint end,
                     coalesce(pg_visible_in_snapshot(o.xid, r.position_from)
-                             or (pg_visible_in_snapshot(o.xid, r.position_to) and o.id <= r.position_id), false)
+                             or (pg_visible_in_snapshot(o.xid, r.position_to) and o.id <= r.position_id), false),
+                    substr(sha256(coalesce(o.payload, '')), 1, 4)
              from outbox o left join outbox_relay r on r.name = 'default'
              where o.topic = $1",
         )
@@ -103,13 +105,13 @@ impl Audit<'_> {
         .bind(is_retries(&self.topic.name))
         .fetch(conn);
         let mut book = Book { rows: HashMap::new(), counted: HashMap::new() };
-        while let Some((id, key, created_ms, sequence, hop, published)) = rows.try_next().await? {
+        while let Some((id, key, created_ms, sequence, hop, published, value)) = rows.try_next().await? {
             let key = hashed(&key.unwrap_or_default());
             if key % passes != pass {
                 continue;
             }
             let sequence = sequence.unwrap_or_default();
-            let row = Row { key, sequence, created_ms, published, seen: false };
+            let row = Row { key, sequence, created_ms, published, seen: false, digest: digest(&value) };
             // A row that was appended again, to be published again, says nothing new.
             book.rows.entry(identity(id, hop)).or_insert(row).published |= published;
         }
@@ -135,6 +137,10 @@ impl Audit<'_> {
             }
             return;
         };
+        if hashed(&record.key) != row.key || record.digest != row.digest {
+            let id = Uuid::from_u128(id);
+            check.violation(format!("{}: message {id} has another key or value than its row", place()));
+        }
         if row.seen {
             // Once more: allowed, and dropped by every inbox.
             return;
