@@ -116,7 +116,7 @@ pub(crate) async fn killed_at(system: &mut System, service: Service, lock: &'sta
 }
 
 /// Waits until a batch (the inbox was written to, so a transaction id is taken) waits for a lock.
-async fn blocked(database: &TestDatabase) {
+pub(crate) async fn blocked(database: &TestDatabase) {
     let question = "select count(*) from pg_stat_activity
                     where datname = current_database() and wait_event_type = 'Lock' and backend_xid is not null";
     eventually_named("a batch in the middle of its work", STEP_TIMEOUT, async || {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use waybill_testkit::TestDatabase;
+use waybill_testkit::polling::eventually_named;
 
 use crate::journal::Accepted;
 use crate::system::{Service, System};
@@ -112,14 +113,34 @@ async fn unrest(system: &System) -> Option<String> {
     }
     let said = said(system).await;
     for (service, topics) in READS {
-        let taken = taken(system.database(service)).await;
-        let wanted = topics.iter().filter_map(|topic| said.get(*topic)).flatten();
-        let missing: Vec<&String> = wanted.filter(|id| !taken.contains(*id)).collect();
+        let missing = missing(system, service, topics, &said).await;
         if let Some(first) = missing.first() {
             return Some(format!("{service:?} has not taken {} messages, {first} among them", missing.len()));
         }
     }
     None
+}
+
+/// Waits until this service has taken everything that has been said to it so far, whatever is said meanwhile.
+pub(crate) async fn hears(system: &System, service: Service) {
+    let said = said(system).await;
+    let topics = READS.iter().find(|(reader, _)| *reader == service).unwrap().1;
+    let what = format!("{service:?} to take what was said to it");
+    eventually_named(&what, REST_TIMEOUT, async || {
+        missing(system, service, topics, &said).await.is_empty().then_some(())
+    })
+    .await;
+}
+
+async fn missing(
+    system: &System,
+    service: Service,
+    topics: &[&str],
+    said: &BTreeMap<String, BTreeSet<String>>,
+) -> Vec<String> {
+    let taken = taken(system.database(service)).await;
+    let wanted = topics.iter().filter_map(|topic| said.get(*topic)).flatten();
+    wanted.filter(|id| !taken.contains(*id)).cloned().collect()
 }
 
 /// Which topics each service's group reads.

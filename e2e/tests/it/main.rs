@@ -35,3 +35,4 @@ mod stories;
 mod stuck;
 mod system;
 mod worker;
+mod zombies;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 use serde_json::json;
 use uuid::Uuid;
+use waybill_testkit::polling::eventually_named;
 
 use crate::invariants;
 use crate::journal::Accepted;
@@ -29,6 +30,9 @@ const PAUSE: Duration = Duration::from_millis(800);
 /// Placements until the backlog must have been seen to be full: it is looked at once a second.
 const PLACEMENTS_MAX: usize = 3_000;
 const READ_TIMEOUT: Duration = Duration::from_secs(120);
+/// Orders that are on their way when Kafka goes, and their payment: the provider answers when it is away.
+const HALF_WAY: i64 = 8;
+const SLOW_TOKEN: &str = "tok_slow_9000";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_may_be_restarted_under_load_and_kafka_may_be_away() {
@@ -39,9 +43,10 @@ async fn servers_may_be_restarted_under_load_and_kafka_may_be_away() {
     system.all_ready().await;
     invariants::hold(&system, &load.stop().await).await;
 
+    let half_way = half_way(&system).await;
     system.servers().kafka.stop(0).await;
     let began = Instant::now();
-    let (mut accepted, refused) = until_full(&system).await;
+    let (mut accepted, refused) = until_full(&system, &half_way).await;
     reads_stay_up(&system, &accepted).await;
     // Who was accepted before it was full hears so again.
     accepted.last().unwrap().answered_the_same(&reqwest::Client::new(), &system.orders.url).await;
@@ -54,6 +59,7 @@ async fn servers_may_be_restarted_under_load_and_kafka_may_be_away() {
     let shop = Shop::new(&system);
     let answer = load::placed(&shop.client, &system.orders.url, &refused.0, &refused.1, &wish()).await;
     accepted.push(Accepted::new(&refused.0, &refused.1, wish(), answer));
+    let accepted = [half_way, accepted].concat();
     invariants::hold(&system, &accepted).await;
     nothing_timed_out(&system, &accepted).await;
     oldest_first(&system, &accepted).await;
@@ -86,8 +92,23 @@ fn wish() -> serde_json::Value {
     json!({"lines": [{"sku": "tea", "quantity": 1}], "currency": "EUR", "payment_token": "tok_approve"})
 }
 
-/// Places orders until one is turned away; returns those before it in their order, and the customer and key of that one.
-async fn until_full(system: &System) -> (Vec<Accepted>, (String, String)) {
+/// Orders whose payment is being authorized: the command is published, its answer will find Kafka away.
+async fn half_way(system: &System) -> Vec<Accepted> {
+    let shop = Shop::new(system);
+    for _ in 0..HALF_WAY {
+        shop.order(&[("tea", 1)], SLOW_TOKEN).await;
+    }
+    eventually_named("the provider to be asked", READ_TIMEOUT, async || {
+        let asked = "select count(*) from payments where state = 'authorizing'";
+        let asked: i64 = sqlx::query_scalar(asked).fetch_one(&system.payments_db.pool).await.unwrap();
+        (asked == HALF_WAY).then_some(())
+    })
+    .await;
+    shop.accepted()
+}
+
+/// Places orders until one is turned away, beside those that are under way; returns those before it in their order, and the customer and key of that one.
+async fn until_full(system: &System, under_way: &[Accepted]) -> (Vec<Accepted>, (String, String)) {
     let shop = Shop::new(system);
     let mut accepted = Vec::new();
     for _ in 0..PLACEMENTS_MAX {
@@ -109,7 +130,7 @@ async fn until_full(system: &System) -> (Vec<Accepted>, (String, String)) {
                     (select count(*) from orders where id <> all($2::uuid[]) and status = 'PENDING')",
         )
         .bind(&key)
-        .bind(accepted.iter().map(|order: &Accepted| order.id.parse().unwrap()).collect::<Vec<Uuid>>())
+        .bind(ids(under_way.iter().chain(&accepted)))
         .fetch_one(&system.orders_db.pool)
         .await
         .unwrap();
@@ -118,6 +139,10 @@ async fn until_full(system: &System) -> (Vec<Accepted>, (String, String)) {
         return (accepted, (shop.customer.clone(), key));
     }
     panic!("{PLACEMENTS_MAX} orders were accepted while Kafka was away");
+}
+
+fn ids<'a>(orders: impl IntoIterator<Item = &'a Accepted>) -> Vec<Uuid> {
+    orders.into_iter().map(|order| order.id.parse().unwrap()).collect()
 }
 
 async fn reads_stay_up(system: &System, accepted: &[Accepted]) {
@@ -130,7 +155,7 @@ async fn reads_stay_up(system: &System, accepted: &[Accepted]) {
 
 /// Nothing was published yet: the clocks of these sagas have stood still.
 async fn no_deadline_fired(system: &System, accepted: &[Accepted]) {
-    let ids: Vec<Uuid> = accepted.iter().map(|order| order.id.parse().unwrap()).collect();
+    let ids = ids(accepted);
     let fired = "select count(*) from saga_log where key = any($1) and entry::text like '%deadline%'";
     let fired: i64 = sqlx::query_scalar(fired).bind(&ids).fetch_one(&system.orders_db.pool).await.unwrap();
     assert_eq!(fired, 0, "no deadline fires while Kafka is away");
@@ -138,7 +163,7 @@ async fn no_deadline_fired(system: &System, accepted: &[Accepted]) {
 
 /// The relay was behind for longer than a step may take, all its attempts together: no saga turned back.
 async fn nothing_timed_out(system: &System, accepted: &[Accepted]) {
-    let ids: Vec<Uuid> = accepted.iter().map(|order| order.id.parse().unwrap()).collect();
+    let ids = ids(accepted);
     let (confirmed, asked_again): (i64, i64) = sqlx::query_as(
         "select (select count(*) from orders where id = any($1) and status = 'CONFIRMED'),
                 (select count(*) from saga_log where key = any($1) and entry::text like '%\"attempt\":2%')",

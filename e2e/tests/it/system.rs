@@ -230,6 +230,15 @@ impl System {
         }
     }
 
+    /// The process that the service began with.
+    pub(crate) fn process_of(&self, service: Service) -> &Process {
+        match service {
+            Service::Orders => &self.orders,
+            Service::Inventory => &self.inventory,
+            Service::Payments => &self.payments,
+        }
+    }
+
     /// The servers of a system that has its own.
     pub(crate) fn servers(&mut self) -> &mut Servers {
         self.special.servers.as_mut().expect("the test asked for servers of its own")
