@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-
 use waybill_testkit::polling::eventually_named;
 
 use crate::deliveries;
@@ -15,7 +14,6 @@ use crate::system::System;
 
 /// Longest wait until a session has been idle for five seconds.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Longest wait until a topic is read to its end.
 const READ_TIMEOUT: Duration = Duration::from_secs(120);
 
