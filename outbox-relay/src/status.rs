@@ -157,10 +157,10 @@ impl Status {
             let faults = state.faults.iter().map(|(kind, text)| format!("{}: {text}", kind.name()));
             return Err(faults.collect::<Vec<_>>().join("; "));
         }
-        if state.phase == Phase::Starting {
-            Err("has not come to its database yet".to_owned())
-        } else {
-            Ok(())
+        match state.phase {
+            Phase::Starting => Err("has not come to its database yet".to_owned()),
+            Phase::Connecting => Err("no broker has answered yet".to_owned()),
+            Phase::Standby { .. } | Phase::StandingAside | Phase::Publishing => Ok(()),
         }
     }
 
@@ -196,6 +196,17 @@ mod tests {
             shown.lines().filter(|line| line.contains("outbox_relay_fault{database=\"stands_by\""));
         assert!(faults.all(|line| line.ends_with(" 0")), "{shown}");
         Metrics::forget("stands_by");
+    }
+
+    #[test]
+    fn who_holds_the_lease_is_ready_when_a_broker_has_answered() {
+        let status = Status::new("connects", Metrics::of("connects"));
+        assert!(status.ready().unwrap_err().contains("database"));
+        status.enter(Phase::Connecting);
+        assert!(status.ready().unwrap_err().contains("broker"));
+        status.enter(Phase::Publishing);
+        assert_eq!(status.ready(), Ok(()));
+        Metrics::forget("connects");
     }
 
     #[test]
