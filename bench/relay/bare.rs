@@ -45,6 +45,24 @@ pub(crate) fn run(topic: &str, records: &[Record], linger_ms: u32) -> Run {
     Run::new(records.len(), started.elapsed(), cpu_seconds(std::process::id()) - cpu_before)
 }
 
+/// A producer to send what was just committed by.
+pub(crate) struct Bare(ThreadedProducer<Counting>);
+
+impl Bare {
+    pub(crate) fn start() -> Self {
+        let config = waybill_messaging::config::producer(&kafka_bootstrap(), "bare");
+        let counting = Counting(Arc::default());
+        Self(ThreadedProducer::from_config_and_context(&config, counting).unwrap())
+    }
+
+    /// Does not wait.
+    pub(crate) fn send_all(&self, topic: &str, records: &[Record]) {
+        for record in records {
+            assert!(send(&self.0, topic, record), "the queue is full: the loop is not open");
+        }
+    }
+}
+
 /// `false` when the queue is full.
 fn send(producer: &ThreadedProducer<Counting>, topic: &str, record: &Record) -> bool {
     let headers = record

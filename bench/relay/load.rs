@@ -3,6 +3,8 @@
 use sqlx::{PgPool, Row as _};
 use uuid::Uuid;
 
+use crate::topic::TRANSACTION_HEADER;
+
 /// Rows of one transaction.
 const TRANSACTION_ROWS: i64 = 1_000;
 
@@ -66,6 +68,18 @@ pub(crate) async fn read(pool: &PgPool) -> Vec<Record> {
         Record { key: row.get("key"), headers, payload: row.get("payload"), timestamp_ms: row.get("at") }
     };
     rows.iter().map(record).collect()
+}
+
+/// The records of such a transaction as [`transaction`] writes, for who sends them without reading them.
+pub(crate) fn records(name: &str, rows: i64, bytes: i32) -> Vec<Record> {
+    let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let record = |number| Record {
+        key: format!("{name}-{number}").into_bytes(),
+        headers: vec![header("ce_id", &Uuid::now_v7().to_string()), header(TRANSACTION_HEADER, name)],
+        payload: vec![b'x'; usize::try_from(bytes).unwrap()],
+        timestamp_ms: 1,
+    };
+    (1..=rows).map(record).collect()
 }
 
 /// Whose table a transaction appends to.

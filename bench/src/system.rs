@@ -182,15 +182,20 @@ impl System {
             watched.add(service.name, service.process.pid(), Whole::Alone);
         }
         watched.add("relay", self.relay.pid(), Whole::Alone);
-        let postgres = PgConnectOptions::from_str(&postgres_url()).ok();
-        let postgres = postgres.and_then(|options| cpu::listener(options.get_port()));
-        watched.add("postgres", postgres, Whole::WithChildren);
-        let broker = kafka_bootstrap();
-        let port = broker.rsplit(':').next().and_then(|port| port.parse().ok());
-        watched.add("kafka", port.and_then(cpu::listener), Whole::Alone);
+        watch_servers(&mut watched);
         watched.add("spine", Some(std::process::id()), Whole::Alone);
         watched
     }
+}
+
+/// Postgres and Kafka, where they run on this machine.
+pub fn watch_servers(watched: &mut Watched) {
+    let postgres = PgConnectOptions::from_str(&postgres_url()).ok();
+    let postgres = postgres.and_then(|options| cpu::listener(options.get_port()));
+    watched.add("postgres", postgres, Whole::WithChildren);
+    let broker = kafka_bootstrap();
+    let port = broker.rsplit(':').next().and_then(|port| port.parse().ok());
+    watched.add("kafka", port.and_then(cpu::listener), Whole::Alone);
 }
 
 impl Service {

@@ -13,6 +13,7 @@ use super::latency;
 use crate::arguments::Arguments;
 use crate::findings::{Aim, Finding, quantile};
 use crate::load::{self, Table};
+use crate::open_loop::{self, Publisher};
 use crate::relay;
 use crate::report::cpu_seconds;
 use crate::topic::Topic;
@@ -75,8 +76,8 @@ async fn of_relay(arguments: &Arguments) -> Measured {
     let run = super::audited(&loaded, arguments.rows, draining).await;
     arguments.say(&format!("relay: {run}"));
     let databases = [database];
-    let (mut found, _late) =
-        latency::open_loop(&databases, &topic, arguments.rate.unwrap_or(RATE), arguments).await;
+    let rate = arguments.rate.unwrap_or(RATE);
+    let mut found = open_loop::by_relay(&databases, &topic, rate, arguments).await.since_commit_ms;
     Measured {
         rows_per_second: run.rows_per_second,
         rows_per_cpu_second: arguments.rows as f64 / run.cpu_seconds,
@@ -112,7 +113,8 @@ async fn of_peer(arguments: &Arguments) -> Measured {
         .say(&format!("Debezium: {:.0} rows/s, {cpu:.1} s of processor", arguments.rows as f64 / seconds));
     let databases = [database];
     let rate = arguments.rate.unwrap_or(RATE);
-    let (mut found, _late) = latency::measure(&databases, Table::Peer, &topic, rate, arguments).await;
+    let reader = Publisher::Reader(Table::Peer);
+    let mut found = open_loop::measure(&databases, reader, &topic, rate, arguments).await.since_commit_ms;
     Measured {
         rows_per_second: arguments.rows as f64 / seconds,
         rows_per_cpu_second: arguments.rows as f64 / cpu,

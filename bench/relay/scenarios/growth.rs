@@ -8,6 +8,7 @@ use super::latency;
 use crate::arguments::Arguments;
 use crate::audit::{self, Loaded};
 use crate::findings::{Finding, quantile};
+use crate::open_loop;
 use crate::plot::{self, Point};
 use crate::topic::Topic;
 use crate::{load, relay};
@@ -66,7 +67,7 @@ async fn measured(databases: &[TestDatabase], x: f64, arguments: &Arguments) -> 
     assert_eq!(relay.terminate().await, Some(0), "{}", relay.output());
     audit::loaded(&drained, &before, Loaded { rows: DRAIN_ROWS, of_each: each });
     let topic = Topic::stamped_by_broker("grown", arguments.partitions).await;
-    let (mut found, _late) = latency::open_loop(databases, &topic, RATE, arguments).await;
+    let mut found = open_loop::by_relay(databases, &topic, RATE, arguments).await.since_commit_ms;
     let point = Point { x, rate, p50_ms: quantile(&mut found, 0.5), p99_ms: quantile(&mut found, 0.99) };
     arguments.say(&format!(
         "growth at {x}: {:.0} rows/s, p50 {:.1} ms, p99 {:.1} ms",
