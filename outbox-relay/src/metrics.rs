@@ -1,7 +1,9 @@
 //! What one database's relay measures; docs/relay.md explains each.
 
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
-use waybill_telemetry::metrics::{SIZE_BUCKETS, counter_vec, gauge_vec, histogram_vec, int_gauge_vec};
+use waybill_telemetry::metrics::{
+    LATENCY_BUCKETS_S, SIZE_BUCKETS, counter_vec, gauge_vec, histogram_vec, int_gauge_vec,
+};
 
 use crate::status::FaultKind;
 
@@ -17,6 +19,10 @@ const COUNTERS: [&str; 6] = [
     "positions_stored_total",
 ];
 
+/// Histograms, with their buckets.
+const PIECE_ROWS: (&str, &[f64]) = ("outbox_relay_piece_rows", SIZE_BUCKETS);
+const READ: (&str, &[f64]) = ("outbox_relay_read_seconds", LATENCY_BUCKETS_S);
+const ACKNOWLEDGED: (&str, &[f64]) = ("outbox_relay_acknowledged_seconds", LATENCY_BUCKETS_S);
 /// Gauges of seconds.
 const AGE: &str = "outbox_relay_oldest_unpublished_age_seconds";
 const UNANSWERED: &str = "outbox_relay_unanswered_read_seconds";
@@ -38,6 +44,10 @@ pub struct Metrics {
     pub bytes: IntCounter,
     /// Rows of each read that found some.
     pub piece_rows: Histogram,
+    /// How long each read took that found some.
+    pub read_seconds: Histogram,
+    /// From the hand-over of a read's first row to its last acknowledgement.
+    pub acknowledged_seconds: Histogram,
     /// Deliveries that failed for good and made the producer start again.
     pub produce_errors: IntCounter,
     /// 1 while this process holds the lease.
@@ -72,12 +82,9 @@ impl Metrics {
         );
         let unanswered =
             gauge_vec(UNANSWERED, "How long no read was answered that was asked.", &["database"]);
-        let piece = histogram_vec(
-            "outbox_relay_piece_rows",
-            "Rows of each read that found some.",
-            &["database"],
-            SIZE_BUCKETS,
-        );
+        let histogram = |(name, buckets), help: &str| {
+            histogram_vec(name, help, &["database"], buckets).with_label_values(&[database])
+        };
         Self {
             oldest_age_seconds: age.with_label_values(&[database]),
             unanswered_read_seconds: unanswered.with_label_values(&[database]),
@@ -85,7 +92,12 @@ impl Metrics {
             in_flight_rows: gauge("in_flight_rows", "Rows handed to Kafka and not acknowledged."),
             rows: counter("published_rows_total", "Rows acknowledged by Kafka, repeats included."),
             bytes: counter("published_bytes_total", "Keys, headers and payloads acknowledged by Kafka."),
-            piece_rows: piece.with_label_values(&[database]),
+            piece_rows: histogram(PIECE_ROWS, "Rows of each read that found some."),
+            read_seconds: histogram(READ, "How long each read took that found rows."),
+            acknowledged_seconds: histogram(
+                ACKNOWLEDGED,
+                "From the hand-over of a read's first row to its last acknowledgement.",
+            ),
             produce_errors: counter(
                 "produce_errors_total",
                 "Deliveries that failed and made the producer start again.",
@@ -136,8 +148,9 @@ impl Metrics {
         for name in [AGE, UNANSWERED] {
             let _absent = gauge_vec(name, "", &["database"]).remove_label_values(label);
         }
-        let _absent = histogram_vec("outbox_relay_piece_rows", "", &["database"], SIZE_BUCKETS)
-            .remove_label_values(label);
+        for (name, buckets) in [PIECE_ROWS, READ, ACKNOWLEDGED] {
+            let _absent = histogram_vec(name, "", &["database"], buckets).remove_label_values(label);
+        }
         let rounds = counter_vec("outbox_relay_rounds_total", "", &["database", "size"]);
         for size in ["empty", "small", "large"] {
             let _absent = rounds.remove_label_values(&[database, size]);

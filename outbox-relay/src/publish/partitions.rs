@@ -32,14 +32,10 @@ impl Partitions {
         usize::try_from(partition_of(key, count)).unwrap_or_default()
     }
 
-    /// Whether the broker may know nothing of this producer there.
-    pub(super) fn is_new(&self, partition: usize, now: Instant) -> bool {
-        self.sent[partition].is_none_or(|sent| now.duration_since(sent) > REMEMBERED)
-    }
-
-    /// A record was sent there.
-    pub(super) fn sent(&mut self, partition: usize, now: Instant) {
-        self.sent[partition] = Some(now);
+    /// A record is sent there. Returns whether the broker may know nothing of this producer there yet.
+    pub(super) fn send(&mut self, partition: usize, now: Instant) -> bool {
+        let before = self.sent[partition].replace(now);
+        before.is_none_or(|before| now.duration_since(before) > REMEMBERED)
     }
 }
 
@@ -51,10 +47,9 @@ mod tests {
     fn a_partition_is_new_until_a_record_was_sent_and_again_after_a_long_silence() {
         let (mut partitions, now) = (Partitions::new(6), Instant::now());
         let partition = partitions.of(b"foobar");
-        assert!(partitions.is_new(partition, now));
-        partitions.sent(partition, now);
-        assert!(!partitions.is_new(partition, now + REMEMBERED));
-        assert!(partitions.is_new(partition, now + REMEMBERED + Duration::from_millis(1)));
-        assert!(partitions.is_new((partition + 1) % 6, now), "each for itself");
+        assert!(partitions.send(partition, now));
+        assert!(!partitions.send(partition, now + REMEMBERED));
+        assert!(partitions.send(partition, now + 2 * REMEMBERED + Duration::from_millis(1)));
+        assert!(partitions.send((partition + 1) % 6, now), "each for itself");
     }
 }

@@ -75,16 +75,6 @@ pub enum TopicCheck {
     Away(String),
 }
 
-/// How a row goes to Kafka.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
-    /// Where its key goes; `None` without a key, to any partition.
-    partition: Option<usize>,
-    /// Whether the broker may know nothing of this producer there: wait for this row's acknowledgement before any other
-    /// row is sent.
-    pub alone: bool,
-}
-
 /// One producer's life: until a delivery fails or the lease is lost.
 pub struct Producer {
     inner: Arc<ThreadedProducer<Context>>,
@@ -145,25 +135,24 @@ impl Producer {
         })
     }
 
-    /// How a row goes; `topic` is the row's, and known.
+    /// Whether a row must travel alone, for the broker may know nothing of this producer where its key goes: its
+    /// acknowledgement is to be waited for before any other row is sent. Asked once for each row, before it is sent; `topic`
+    /// is the row's, and known.
     ///
     /// # Errors
     /// When the row's key can not be read.
-    pub fn way(&self, row: &Row, topic: &str) -> Result<Way, ProducerError> {
+    pub fn goes_alone(&mut self, row: &Row, topic: &str) -> Result<bool, ProducerError> {
         let key = row.key().map_err(|source| ProducerError::BadRow { id: row.id(), source })?;
-        let (Some(key), Some(partitions)) = (key, self.topics.get(topic)) else {
-            return Ok(Way { partition: None, alone: false });
-        };
-        let partition = partitions.of(key);
-        let alone = partitions.is_new(partition, Instant::now());
-        Ok(Way { partition: Some(partition), alone })
+        // Without a key it goes to any partition, and has no order to keep.
+        let (Some(key), Some(partitions)) = (key, self.topics.get_mut(topic)) else { return Ok(false) };
+        Ok(partitions.send(partitions.of(key), Instant::now()))
     }
 
-    /// Hands a row over without waiting; `topic` is the row's, `way` its own.
+    /// Hands a row over without waiting; `topic` is the row's.
     ///
     /// # Errors
     /// When the row can never be taken; a full queue is no error.
-    pub fn send(&mut self, row: &Row, topic: &str, way: Way, tag: Tag) -> Result<Send, ProducerError> {
+    pub fn send(&self, row: &Row, topic: &str, tag: Tag) -> Result<Send, ProducerError> {
         let id = row.id();
         let bad_row = |source| ProducerError::BadRow { id, source };
         let headers = headers(row.headers().map_err(bad_row)?);
@@ -177,12 +166,7 @@ impl Producer {
             delivery_opaque: tag.pack(),
         };
         match self.inner.send(record) {
-            Ok(()) => {
-                if let (Some(partition), Some(partitions)) = (way.partition, self.topics.get_mut(topic)) {
-                    partitions.sent(partition, Instant::now());
-                }
-                Ok(Send::Taken)
-            }
+            Ok(()) => Ok(Send::Taken),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(Send::Full),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::Fatal), _)) => {
                 self.notice_end();

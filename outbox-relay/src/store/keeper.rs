@@ -97,6 +97,9 @@ pub enum KeeperError {
     /// There is no row of that name.
     #[error("table outbox_relay has no row named {0:?}: insert into outbox_relay (name) values ('{0}')")]
     NoRow(String),
+    /// The task that waited for the answer ended.
+    #[error("the task that keeps the lease ended")]
+    Gone,
     /// The row holds something that is no position.
     #[error("the stored position can not be read")]
     BadPosition(#[from] crate::core::snapshot::NoSnapshot),

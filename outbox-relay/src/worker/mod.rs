@@ -5,7 +5,9 @@
 //! is right (`tests/it/model` shows the row that is lost otherwise).
 
 mod age;
+mod keeping;
 mod on_its_way;
+mod pause;
 mod publishing;
 mod reading;
 mod sharing;

@@ -19,6 +19,8 @@ pub(super) struct OnItsWay {
     pub(super) bytes: usize,
     /// When its oldest row was made, by the database's clock, microseconds since 1970.
     pub(super) oldest_us: i64,
+    /// When its first row was about to be handed over.
+    pub(super) began: Instant,
     /// Rows not acknowledged at the last look, and when a look first found so few.
     outstanding: usize,
     since: Instant,
@@ -27,6 +29,7 @@ pub(super) struct OnItsWay {
 impl OnItsWay {
     /// Before its first row is handed over.
     pub(super) fn begin(number: u64, slot: usize, rows: &[Row], bytes: usize) -> Self {
+        let now = Instant::now();
         Self {
             number,
             slot,
@@ -34,8 +37,9 @@ impl OnItsWay {
             sent: 0,
             bytes,
             oldest_us: rows.iter().map(Row::created_at_us).min().unwrap_or_default(),
+            began: now,
             outstanding: rows.len(),
-            since: Instant::now(),
+            since: now,
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use waybill_runtime::failpoints;
 
 use super::Worker;
+use super::keeping::Keeping;
 use super::on_its_way::OnItsWay;
 use super::reading::{self, Pieces, ReadPiece};
 use super::tenure::{End, ReadingError, Refused, Tenure};
@@ -35,7 +36,7 @@ const QUESTION_PAUSE: Duration = Duration::from_secs(1);
 /// One tenure's publishing.
 pub(super) struct Publishing<'a> {
     worker: &'a Worker,
-    keeper: Keeper,
+    keeping: Keeping,
     lease: Lease,
     producer: Producer,
     landing: Arc<Landing>,
@@ -70,7 +71,7 @@ impl<'a> Publishing<'a> {
         let pieces = reading::start(worker, position.clone());
         let mut publishing = Self {
             worker,
-            keeper,
+            keeping: Keeping::Free(keeper),
             lease,
             landing: Arc::clone(producer.landing()),
             producer,
@@ -141,7 +142,7 @@ impl<'a> Publishing<'a> {
         self.landing.begin(slot, rows.len());
         self.on_its_way.push_back(OnItsWay::begin(number, slot, &rows, bytes));
         for (place, row) in rows.iter().enumerate() {
-            if place % ROWS_BETWEEN_LOOKS == 0 {
+            if place > 0 && place % ROWS_BETWEEN_LOOKS == 0 {
                 tokio::task::yield_now().await;
                 self.look().await?;
             }
@@ -156,8 +157,8 @@ impl<'a> Publishing<'a> {
         if self.topic != topic {
             self.know_topic(topic).await?;
         }
-        let way = self.producer.way(row, topic).map_err(End::Row)?;
-        while self.producer.send(row, topic, way, tag).map_err(End::Row)? == Send::Full {
+        let alone = self.producer.goes_alone(row, topic).map_err(End::Row)?;
+        while self.producer.send(row, topic, tag).map_err(End::Row)? == Send::Full {
             let landing = Arc::clone(&self.landing);
             self.meanwhile(async move { landing.changed().await }).await?;
         }
@@ -170,7 +171,7 @@ impl<'a> Publishing<'a> {
             while self.landing.landed_without_gap(tag.slot) <= tag.place {
                 self.meanwhile(tokio::time::sleep(Duration::from_millis(1))).await?;
             }
-        } else if way.alone {
+        } else if alone {
             while !self.landing.has_landed(tag) {
                 self.meanwhile(tokio::time::sleep(Duration::from_millis(1))).await?;
             }
@@ -231,20 +232,25 @@ impl<'a> Publishing<'a> {
             let id = failure.tag.and_then(|tag| self.id(tag));
             return Err(End::Delivery(Refused { id, failure }));
         }
-        let duty = self.lease.duty(self.worker.started.elapsed());
+        // Half of the lease without an answer: from here on nothing is handed over before it comes.
+        if self.keeping.is_answered() || self.duty() == Duty::StepDown {
+            let fewest = self.kept().await?;
+            self.share(fewest)?;
+        }
         let worth = self.rows_since_stored >= ROWS_WORTH_A_WRITE
             && self.stored_at.elapsed() >= self.worker.tuning.position_interval;
-        match duty {
+        match self.duty() {
             Duty::StepDown => return Err(End::LeaseLost),
             Duty::Publish if !worth => {}
-            Duty::Publish | Duty::Renew => {
-                let fewest = self.keep().await?;
-                self.share(fewest)?;
-            }
+            Duty::Publish | Duty::Renew => self.keep(),
         }
         self.watch_kafka();
         self.measure();
         Ok(())
+    }
+
+    fn duty(&self) -> Duty {
+        self.lease.duty(self.worker.started.elapsed())
     }
 
     fn take_landed(&mut self) {
@@ -254,6 +260,7 @@ impl<'a> Publishing<'a> {
             self.rows_since_stored += oldest.ids.len();
             self.worker.metrics.rows.inc_by(oldest.ids.len() as u64);
             self.worker.metrics.bytes.inc_by(oldest.bytes as u64);
+            self.worker.metrics.acknowledged_seconds.observe(oldest.began.elapsed().as_secs_f64());
             self.on_its_way.pop_front();
             self.progress = true;
             self.worker.status.clear(FaultKind::Delivery);
@@ -282,28 +289,35 @@ impl<'a> Publishing<'a> {
         Err(End::HandedOver)
     }
 
-    /// Renews the lease and stores the newest acknowledged position, in one write. Returns what the one holds that holds
-    /// the fewest of those who wait.
-    async fn keep(&mut self) -> Result<Option<usize>, End> {
-        let asked_at = self.worker.started.elapsed();
+    /// Has the lease renewed and the newest acknowledged position stored, in one write.
+    fn keep(&mut self) {
+        if !self.keeping.is_free() {
+            return;
+        }
         let reached = self.flight.reached().filter(|reached| **reached != self.stored).cloned();
         if reached.is_some() {
             failpoints::reach("before_position");
         }
-        let fewest = match self.keeper.keep(self.lease.epoch(), reached.as_ref()).await {
-            Ok(fewest) => fewest,
+        self.keeping.ask(self.lease.epoch(), reached, self.worker.started.elapsed());
+        self.stored_at = Instant::now();
+        self.rows_since_stored = 0;
+    }
+
+    /// That was done, or is waited for. Returns what the one holds that holds the fewest of those who wait.
+    async fn kept(&mut self) -> Result<Option<usize>, End> {
+        let kept = match self.keeping.answer().await {
+            Ok(Some(kept)) => kept,
+            Ok(None) => return Ok(None),
             Err(KeeperError::LeaseLost) => return Err(End::LeaseLost),
             Err(error) => return Err(End::Keeping(error)),
         };
-        self.lease.renewed(asked_at);
-        if let Some(reached) = reached {
-            self.stored = reached;
+        self.lease.renewed(kept.asked_at);
+        if let Some(stored) = kept.stored {
+            self.stored = stored;
             self.worker.metrics.positions.inc();
             failpoints::reach("after_position");
         }
-        self.stored_at = Instant::now();
-        self.rows_since_stored = 0;
-        Ok(fewest)
+        Ok(kept.fewest)
     }
 
     /// Notices that no broker answers, and that one does again.

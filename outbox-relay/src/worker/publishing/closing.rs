@@ -30,11 +30,10 @@ impl Publishing<'_> {
                 "not acknowledged in time: these rows are published again by whoever is next"
             );
         }
-        if !matches!(why, End::LeaseLost | End::Keeping(_)) {
-            let reached = self.reached();
-            if let Err(error) = self.keeper.release(self.lease.epoch(), reached.as_ref()).await {
-                tracing::warn!(%error, "the position could not be stored at the end; some rows may be published again");
-            }
+        if !matches!(why, End::LeaseLost | End::Keeping(_))
+            && let Err(error) = self.release().await
+        {
+            tracing::warn!(%error, "the position could not be stored at the end; some rows may be published again");
         }
         self.worker.metrics.in_flight_rows.set(0);
         self.worker.age.given_up(self.oldest_us());
@@ -70,13 +69,25 @@ impl Publishing<'_> {
             if Instant::now() >= deadline {
                 return false;
             }
-            match self.lease.duty(self.worker.started.elapsed()) {
+            let due = self.keeping.is_answered() || self.duty() == Duty::StepDown;
+            if due && self.kept().await.is_err() {
+                return true;
+            }
+            match self.duty() {
                 Duty::StepDown => return true,
-                Duty::Renew if self.keep().await.is_err() => return true,
-                Duty::Renew | Duty::Publish => {}
+                Duty::Renew => self.keep(),
+                Duty::Publish => {}
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// Stores how far everything is acknowledged and gives the lease back, behind what the connection is asked already.
+    async fn release(&mut self) -> Result<(), End> {
+        self.kept().await?;
+        let reached = self.reached();
+        self.keeping.keeper()?.release(self.lease.epoch(), reached.as_ref()).await?;
+        Ok(())
     }
 
     /// How far everything is acknowledged without a gap, inside the oldest piece too.
