@@ -13,8 +13,9 @@
 use std::time::Duration;
 
 use sqlx::PgPool;
+use waybill_runtime::gather::GatherError;
 
-use super::gather::{Call, Gather};
+use super::gather::{Call, Calls, gathered};
 use super::under_way::{TooMany, UnderWay};
 use super::{Authorization, Provider, ProviderError};
 use crate::domain::payment::{PaymentKey, Terms};
@@ -29,8 +30,8 @@ const FAIL_CALLS_MAX: i32 = 1_000;
 #[derive(Debug, Clone)]
 pub struct Sandbox {
     pool: PgPool,
-    authorizations: Gather<AuthorizationCall>,
-    captures: Gather<CaptureCall>,
+    authorizations: Calls<AuthorizationCall>,
+    captures: Calls<CaptureCall>,
     slow: UnderWay,
 }
 
@@ -92,20 +93,16 @@ impl Behaviour {
 }
 
 impl Sandbox {
-    /// A sandbox that keeps its tables in this database. Calls that every order makes are gathered, by tasks that end
-    /// with the last clone.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
+    /// A sandbox that keeps its tables in this database. Calls that every order makes are gathered.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         let own = pool.clone();
-        let authorizations = Gather::start(move |calls: Vec<AuthorizationCall>| {
+        let authorizations = gathered(move |calls: Vec<AuthorizationCall>| {
             let pool = own.clone();
             async move { sandbox::authorizations_call(&pool, &calls).await }
         });
         let own = pool.clone();
-        let captures = Gather::start(move |calls: Vec<CaptureCall>| {
+        let captures = gathered(move |calls: Vec<CaptureCall>| {
             let pool = own.clone();
             async move { sandbox::authorizations_capture(&pool, &calls).await }
         });
@@ -138,6 +135,15 @@ fn away(error: &sqlx::Error) -> ProviderError {
     ProviderError::Unavailable { why: error.to_string() }
 }
 
+fn answer<A>(called: Result<Result<A, String>, GatherError>) -> Result<A, ProviderError> {
+    let why = match called {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(why)) => why,
+        Err(error) => error.to_string(),
+    };
+    Err(ProviderError::Unavailable { why })
+}
+
 fn decided(row: AuthorizationRow) -> Option<Authorization> {
     match row.state.as_str() {
         "approved" => Some(Authorization::Approved { reference: row.reference }),
@@ -155,7 +161,7 @@ impl Provider for Sandbox {
         let call = AuthorizationCall { key: key.to_string(), amount_minor: terms.amount_minor, reason, skip };
         let row = match behaviour {
             Behaviour::Slow(time) => self.authorize_slowly(call, time).await?,
-            _ => self.authorizations.call(call).await.map_err(|why| ProviderError::Unavailable { why })?,
+            _ => answer(self.authorizations.call(call).await)?,
         };
         match (decided(row), behaviour) {
             (_, Behaviour::AnswerLost) | (None, Behaviour::TimeoutOnce) => Err(ProviderError::AnswerLost),
@@ -177,10 +183,7 @@ impl Provider for Sandbox {
 
     async fn capture(&self, key: PaymentKey, terms: &Terms) -> Result<(), ProviderError> {
         let call = CaptureCall { key: key.to_string(), amount_minor: terms.amount_minor };
-        match self.captures.call(call).await {
-            Ok(captured) => accepted(Ok(captured), "nothing_to_capture"),
-            Err(why) => Err(ProviderError::Unavailable { why }),
-        }
+        accepted(Ok(answer(self.captures.call(call).await)?), "nothing_to_capture")
     }
 
     async fn refund(&self, key: PaymentKey, amount_minor: i64) -> Result<(), ProviderError> {
