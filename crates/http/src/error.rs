@@ -220,10 +220,11 @@ impl IntoResponse for ApiError {
     }
 }
 
-impl From<sqlx::Error> for ApiError {
-    /// A lock not granted in time is 409 (for an idempotency key: [`ApiError::key_in_progress`]), what may pass is
-    /// 503 with `Retry-After`, everything else 500.
-    fn from(error: sqlx::Error) -> Self {
+impl ApiError {
+    /// What a caller hears of an error of the database, which may be told to several: a lock not granted in time is 409 (for
+    /// an idempotency key: [`ApiError::key_in_progress`]), what may pass is 503 with `Retry-After`, everything else 500.
+    #[must_use]
+    pub fn of_database(error: &sqlx::Error) -> Self {
         if let Some(database) = error.as_database_error()
             && database.code().is_some_and(|code| code == LOCK_NOT_AVAILABLE)
         {
@@ -234,11 +235,18 @@ impl From<sqlx::Error> for ApiError {
                 Self { retry_after_s: Some(RETRY_AFTER_S), ..Self::conflict("in_progress", message) }
             };
         }
-        if pool::is_transient(&error) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the database is away or overloaded");
+        if pool::is_transient(error) {
+            tracing::warn!(error = error as &dyn std::error::Error, "the database is away or overloaded");
             return Self::unavailable("the database is away or overloaded: try again", RETRY_AFTER_S);
         }
-        Self::internal(&error)
+        Self::internal(error)
+    }
+}
+
+impl From<sqlx::Error> for ApiError {
+    /// [`ApiError::of_database`].
+    fn from(error: sqlx::Error) -> Self {
+        Self::of_database(&error)
     }
 }
 

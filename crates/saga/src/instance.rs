@@ -66,6 +66,14 @@ impl Started {
         let rows: Vec<&InstanceRow> = started.iter().map(|started| &started.instance).collect();
         serde_json::to_string(&rows)
     }
+
+    /// One element of that argument, for statements that put it together of those instances that are to be started.
+    ///
+    /// # Errors
+    /// As [`Started::argument`].
+    pub fn element(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(&self.instance)
+    }
 }
 
 /// An instance as it was loaded, locked until the transaction ends.

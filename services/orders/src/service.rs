@@ -13,6 +13,7 @@ use waybill_saga::retention::Retention;
 use waybill_saga::{retention, sweeper};
 
 use crate::commands::Context;
+use crate::commands::placements::Placements;
 use crate::config::Config;
 use crate::consumers::deadlines::OrdersFollow;
 use crate::consumers::orders_group::OrdersGroup;
@@ -53,10 +54,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<ExitReaso
         reads: READS,
     };
     let topic_prefix = config.host.common.topic_prefix.as_str().into();
+    let connections = config.host.common.postgres.bounds.writes;
     let host = Host::new(service, config.host, shutdown)?;
     let Pools { commands, statements, reads, background, .. } = host.pools.clone();
     let context = Context {
         pool: commands,
+        placements: Placements::new(statements.clone(), connections),
         statements,
         sagas: Sagas::new(config.patience),
         clock: Arc::new(SystemClock),

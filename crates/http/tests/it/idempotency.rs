@@ -187,6 +187,33 @@ async fn one_statement_claims_and_works_or_does_nothing() {
 }
 
 #[tokio::test]
+async fn several_keys_are_claimed_at_once_each_by_the_first_that_asks() {
+    let keys = keys().await;
+    let claims = async |left_out: &[i32], names: &[&str]| -> Vec<bool> {
+        let (stored, hash, count) = (answer("1"), request_hash(b"body"), names.len());
+        sqlx::query_scalar("select idempotency_claims($1, $2, $3, $4, $5, $6, $7, $8)")
+            .bind(left_out)
+            .bind(vec!["u1"; count])
+            .bind(vec![ENDPOINT; count])
+            .bind(names)
+            .bind(vec![hash.as_slice(); count])
+            .bind(vec![stored.status_column(); count])
+            .bind(vec![stored.headers_json(); count])
+            .bind(vec![stored.body.as_slice(); count])
+            .fetch_one(&keys.pool)
+            .await
+            .unwrap()
+    };
+    assert_eq!(claims(&[2], &["a", "b", "c", "c"]).await, [true, false, true, false]);
+    assert_eq!(claims(&[], &["a", "b", "d"]).await, [false, true, true]);
+    let taken: Vec<String> = sqlx::query_scalar("select key::text from idempotency_keys order by key")
+        .fetch_all(&keys.pool)
+        .await
+        .unwrap();
+    assert_eq!(taken, ["a", "b", "c", "d"]);
+}
+
+#[tokio::test]
 async fn old_keys_are_pruned_and_young_ones_kept() {
     let keys = keys().await;
     for (scope, age) in [("old", "25 hours"), ("young", "23 hours")] {

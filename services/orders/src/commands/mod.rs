@@ -9,6 +9,7 @@ pub mod known_prices;
 mod locked_orders;
 pub mod operate_sagas;
 pub mod place_order;
+pub mod placements;
 pub mod record_prices;
 pub mod saga_progress;
 
@@ -22,6 +23,7 @@ use waybill_runtime::pool::Statements;
 use waybill_saga::SagaError;
 
 use self::known_prices::KnownPrices;
+use self::placements::Placements;
 use crate::domain::order::Refused;
 use crate::sagas::Sagas;
 
@@ -32,6 +34,8 @@ pub struct Context {
     pub pool: PgPool,
     /// The same, for commands that are one statement.
     pub statements: Statements,
+    /// Where new orders that come together become one statement.
+    pub placements: Placements,
     /// Both sagas' runners.
     pub sagas: Sagas,
     /// Tells the time, for people: nothing is decided by it.

@@ -1,12 +1,14 @@
 //! Use case: a customer places an order.
 //!
-//! One round trip: a statement, which is its own transaction (so its pool needs no guard), looks whether the lines' prices
-//! are the catalogue's, and writes idempotency key, order, lines, saga instance, its first log entry, and the outbox rows
-//! of `OrderPlaced` and `ReserveStock`.
+//! One round trip, which orders that come at the same time share ([`super::placements`]): a statement, which is its own
+//! transaction (so its pool needs no guard), looks whether the lines' prices are the catalogue's, and writes idempotency
+//! key, order, lines, saga instance, its first log entry, and the outbox rows of `OrderPlaced` and `ReserveStock`.
 //!
 //! The prices are those this process read last ([`super::known_prices`]). When one is not known, or has changed, or the
 //! lines can not be priced by them, a statement before reads them anew, and whether the key was used; a price that
 //! changes between the two comes too late. A request whose key was used needs one more, for the stored answer.
+
+use std::sync::Arc;
 
 use waybill_events::inventory::StockLine;
 use waybill_events::{Currency, CustomerId, OrderId};
@@ -15,8 +17,9 @@ use waybill_http::idempotency::{StoredResponse, key_replay};
 use waybill_messaging::envelope::Cause;
 use waybill_outbox::append::AppendArrays;
 use waybill_runtime::failpoints;
+use waybill_runtime::gather::GatherError;
 use waybill_runtime::pool::Statements;
-use waybill_saga::{Sequences, Started};
+use waybill_saga::Sequences;
 use waybill_telemetry::trace::TraceContext;
 
 use super::{CommandError, Context, announce};
@@ -24,7 +27,8 @@ use crate::domain::order::{Order, PlacedOrder};
 use crate::domain::pricing::{Priced, PricingError, RequestedLine, price_lines};
 use crate::metrics;
 use crate::sagas::place_order::PlaceOrder as SagaData;
-use crate::store::placement::{Claim, Placement, Placing, Prices, groundwork, order_place};
+use crate::store::groundwork::groundwork;
+use crate::store::placement::{Claim, Placement, Placing, Prices};
 
 /// A new order as the customer wants it: each field within its limits, no SKU twice.
 #[derive(Debug, Clone)]
@@ -52,6 +56,12 @@ pub enum PlaceError {
     /// The idempotency key was used for another request, or its first request still runs.
     #[error("the idempotency key can not be used")]
     Key(#[source] ApiError),
+    /// The database did not do it, nor for the orders in the same statement.
+    #[error("the database did not place it")]
+    Shared(#[source] Arc<sqlx::Error>),
+    /// The task that placed it has ended: a fault of this program.
+    #[error("the order's statement was lost")]
+    Lost(#[source] GatherError),
     /// The command failed.
     #[error(transparent)]
     Command(#[from] CommandError),
@@ -69,29 +79,26 @@ pub async fn place_order(
     command: PlaceOrder,
     answer: impl Fn(&PlacedOrder) -> Result<StoredResponse, ApiError>,
 ) -> Result<StoredResponse, PlaceError> {
-    let statements = &context.statements;
     if let Some(priced) = guess(context, &command) {
-        let new = NewOrder::of(context, &command, priced)?;
-        let answer = answer(&new.placed).map_err(PlaceError::Key)?;
-        match new.place(statements, &command.claim, &answer, Prices::Remembered).await? {
-            Placing::Placed => return Ok(answer),
-            Placing::KeyTaken => return replay(statements, &command.claim).await,
+        let placement = placement(context, &command, priced, Prices::Remembered, &answer)?;
+        match place(context, &placement).await? {
+            Placing::Placed => return Ok(placement.answer.clone()),
+            Placing::KeyTaken => return replay(&context.statements, &command.claim).await,
             Placing::PriceChanged => {}
         }
     }
     let skus: Vec<&str> = command.lines.iter().map(|line| line.sku.as_str()).collect();
-    let known = groundwork(statements, &command.claim, &skus).await.map_err(CommandError::from)?;
+    let known = groundwork(&context.statements, &command.claim, &skus).await.map_err(CommandError::from)?;
     context.prices.learn(&known.prices);
     if !known.key_used {
         let priced =
             price_lines(&command.lines, command.currency, &known.prices).map_err(PlaceError::Pricing)?;
-        let new = NewOrder::of(context, &command, priced)?;
-        let answer = answer(&new.placed).map_err(PlaceError::Key)?;
-        if new.place(statements, &command.claim, &answer, Prices::JustRead).await? == Placing::Placed {
-            return Ok(answer);
+        let placement = placement(context, &command, priced, Prices::JustRead, &answer)?;
+        if place(context, &placement).await? == Placing::Placed {
+            return Ok(placement.answer.clone());
         }
     }
-    replay(statements, &command.claim).await
+    replay(&context.statements, &command.claim).await
 }
 
 /// The lines priced by what is remembered; `None` when that does not do, for whatever reason.
@@ -106,47 +113,38 @@ async fn replay(statements: &Statements, claim: &Claim) -> Result<StoredResponse
 }
 
 /// All that is written for a new order.
-struct NewOrder {
-    placed: PlacedOrder,
-    saga: String,
-    messages: AppendArrays,
+fn placement(
+    context: &Context,
+    command: &PlaceOrder,
+    priced: Priced,
+    prices: Prices,
+    answer: impl Fn(&PlacedOrder) -> Result<StoredResponse, ApiError>,
+) -> Result<Arc<Placement>, PlaceError> {
+    let now = context.now();
+    let id = OrderId::generate();
+    let order = Order::placed(id, command.customer_id, command.currency, priced.total_minor, now);
+    let placed = PlacedOrder { order, lines: priced.lines };
+    let cause =
+        Cause { correlation_id: id.as_uuid(), causation_id: None, trace: Some(command.trace.clone()) };
+    let data = saga_data(&placed, &command.payment_token);
+    let started = context.sagas.place.start(id.as_uuid(), &data, &cause, Sequences::default(), now);
+    let started = started.map_err(CommandError::from)?;
+    let saga = started.element().map_err(|error| CommandError::from(sqlx::Error::Encode(error.into())))?;
+    let mut messages = vec![announce::placed(&placed, cause, now).map_err(CommandError::from)?];
+    messages.extend(started.messages);
+    let messages = AppendArrays::new(&context.topic_prefix, &messages);
+    let (claim, answer) = (command.claim.clone(), answer(&placed).map_err(PlaceError::Key)?);
+    Ok(Arc::new(Placement { claim, answer, placed, saga, messages, prices }))
 }
 
-impl NewOrder {
-    fn of(context: &Context, command: &PlaceOrder, priced: Priced) -> Result<Self, CommandError> {
-        let now = context.now();
-        let id = OrderId::generate();
-        let order = Order::placed(id, command.customer_id, command.currency, priced.total_minor, now);
-        let placed = PlacedOrder { order, lines: priced.lines };
-        let cause =
-            Cause { correlation_id: id.as_uuid(), causation_id: None, trace: Some(command.trace.clone()) };
-        let data = saga_data(&placed, &command.payment_token);
-        let started = context.sagas.place.start(id.as_uuid(), &data, &cause, Sequences::default(), now)?;
-        let saga = Started::argument(&[&started]).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        let mut messages = vec![announce::placed(&placed, cause, now)?];
-        messages.extend(started.messages);
-        Ok(Self { placed, saga, messages: AppendArrays::new(&context.topic_prefix, &messages) })
+async fn place(context: &Context, placement: &Arc<Placement>) -> Result<Placing, PlaceError> {
+    let placing = context.placements.place(Arc::clone(placement)).await?;
+    if placing == Placing::Placed {
+        // Not answered yet.
+        failpoints::reach("order_placed");
+        metrics::changed_to(placement.placed.order.state.status());
     }
-}
-
-impl NewOrder {
-    async fn place(
-        &self,
-        statements: &Statements,
-        claim: &Claim,
-        answer: &StoredResponse,
-        prices: Prices,
-    ) -> Result<Placing, CommandError> {
-        let Self { placed, saga, messages } = self;
-        let placement = Placement { claim, answer, placed, saga, messages, prices };
-        let placing = order_place(statements, placement).await?;
-        if placing == Placing::Placed {
-            // Not answered yet.
-            failpoints::reach("order_placed");
-            metrics::changed_to(placed.order.state.status());
-        }
-        Ok(placing)
-    }
+    Ok(placing)
 }
 
 fn saga_data(placed: &PlacedOrder, payment_token: &str) -> SagaData {

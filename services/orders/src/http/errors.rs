@@ -24,6 +24,8 @@ impl From<PlaceError> for ApiError {
         match error {
             PlaceError::Pricing(errors) => unpriceable(&errors),
             PlaceError::Key(error) => error,
+            PlaceError::Shared(error) => Self::of_database(&error),
+            PlaceError::Lost(error) => Self::internal(&error),
             PlaceError::Command(error) => error.into(),
         }
     }

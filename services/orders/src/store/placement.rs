@@ -1,15 +1,13 @@
-//! SQL of placing an order: one statement that reads all it needs, one that writes all of it.
+//! SQL of placing orders: one statement that writes all of some orders that came together.
 
-use std::collections::HashMap;
+mod columns;
 
-use sqlx::{FromRow, PgExecutor};
-use waybill_events::Sku;
+use sqlx::PgExecutor;
 use waybill_http::idempotency::{IdempotencyKey, StoredResponse};
 use waybill_outbox::append::AppendArrays;
 
-use super::rows;
+use self::columns::Columns;
 use crate::domain::order::PlacedOrder;
-use crate::domain::pricing::Price;
 
 /// A request that may come again: whose key on which endpoint, and the body it came with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,68 +22,26 @@ pub struct Claim {
     pub hash: [u8; 32],
 }
 
-/// What is known before an order is placed.
-#[derive(Debug)]
-pub struct Groundwork {
-    /// Whether the request's key has been used before.
-    pub key_used: bool,
-    /// The catalogue's prices, of those SKUs that it has.
-    pub prices: HashMap<Sku, Price>,
-}
-
-#[derive(FromRow)]
-struct GroundworkRow {
-    key_used: bool,
-    skus: Vec<String>,
-    unit_prices_minor: Vec<i64>,
-    currencies: Vec<String>,
-}
-
-/// Looks whether the request's key was used, and what these SKUs cost.
-///
-/// # Errors
-/// Any [`sqlx::Error`].
-pub async fn groundwork(
-    executor: impl PgExecutor<'_>,
-    claim: &Claim,
-    skus: &[&str],
-) -> Result<Groundwork, sqlx::Error> {
-    let row: GroundworkRow = sqlx::query_as(
-        "select exists (
-                    select from idempotency_keys where scope = $1 and endpoint = $2 and key = $3
-                ) as key_used,
-                coalesce(array_agg(sku), '{}') as skus,
-                coalesce(array_agg(unit_price_minor), '{}') as unit_prices_minor,
-                coalesce(array_agg(currency), '{}') as currencies
-         -- No lock: a price that changes before the order is written comes too late for it.
-         from catalogue where sku = any($4)",
-    )
-    .bind(&claim.scope)
-    .bind(claim.endpoint)
-    .bind(claim.key.as_str())
-    .bind(skus)
-    .fetch_one(executor)
-    .await?;
-    let amounts = row.unit_prices_minor.into_iter().zip(&row.currencies);
-    let prices = row.skus.iter().zip(amounts).map(|(sku, (unit_price_minor, currency))| {
-        let currency = rows::currency("catalogue", currency)?;
-        Ok((rows::sku("catalogue", sku)?, Price { unit_price_minor, currency }))
-    });
-    Ok(Groundwork { key_used: row.key_used, prices: prices.collect::<Result<_, sqlx::Error>>()? })
+impl Claim {
+    /// Where its key stands among others.
+    fn rank(&self) -> (&str, &str, &str) {
+        (&self.scope, self.endpoint, self.key.as_str())
+    }
 }
 
 /// A new order with all that belongs to it.
-pub struct Placement<'a> {
+#[derive(Debug)]
+pub struct Placement {
     /// The request it answers.
-    pub claim: &'a Claim,
+    pub claim: Claim,
     /// The answer.
-    pub answer: &'a StoredResponse,
+    pub answer: StoredResponse,
     /// The order and its lines.
-    pub placed: &'a PlacedOrder,
-    /// Its saga, as `saga_start` takes it.
-    pub saga: &'a str,
+    pub placed: PlacedOrder,
+    /// Its saga, as `saga_start` takes it among others.
+    pub saga: String,
     /// Its first messages, as `outbox_append` takes them.
-    pub messages: &'a AppendArrays,
+    pub messages: AppendArrays,
     /// Where its prices come from.
     pub prices: Prices,
 }
@@ -104,80 +60,69 @@ pub enum Prices {
 pub enum Placing {
     /// It is written.
     Placed,
-    /// The key is taken, and nothing was written.
+    /// The key is taken, and nothing of it was written.
     KeyTaken,
-    /// The catalogue says another price by now, and nothing was written.
+    /// The catalogue says another price by now, and nothing of it was written.
     PriceChanged,
 }
 
-/// Writes a new order with its key, lines, saga and messages in one statement, which is a transaction of its own unless
-/// the caller has begun one.
+/// Writes new orders with their keys, lines, sagas and messages in one statement, which is a transaction of its own unless
+/// the caller has begun one. Answers in the order of the placements; what becomes of one changes nothing for the others.
+/// Of several with one key, one may be placed.
 ///
 /// # Errors
-/// Any [`sqlx::Error`]. When the connection is lost nobody knows whether it is written; the key tells.
-pub async fn order_place(
+/// Any [`sqlx::Error`]: none is written, or, when the connection is lost, nobody knows; the keys tell.
+pub async fn orders_place(
     executor: impl PgExecutor<'_>,
-    placement: Placement<'_>,
-) -> Result<Placing, sqlx::Error> {
-    let Placement { claim, answer, placed: PlacedOrder { order, lines }, saga, messages, prices } = placement;
-    let skus: Vec<_> = lines.iter().map(|line| line.sku.as_str()).collect();
-    let quantities: Vec<_> = lines.iter().map(|line| line.quantity).collect();
-    let unit_prices: Vec<_> = lines.iter().map(|line| line.unit_price_minor).collect();
-    let (priced, won): (bool, bool) = sqlx::query_as(
-        "with priced as materialized (
-             -- No lock: a price that changes before the commit comes too late for this order.
-             select not $24 or count(*) = cardinality($15::text[]) as same
-             from unnest($15::text[], $17::bigint[]) as l (sku, unit_price_minor)
-             join catalogue c on c.sku = l.sku and c.unit_price_minor = l.unit_price_minor and c.currency = $11
-         ), claim as materialized (
-             -- The key comes next: a second request with it waits here, and writes nothing once the first has committed.
-             select idempotency_claim($1, $2, $3, $4, $5, $6::json, $7) as won from priced where same
+    placements: &[impl AsRef<Placement>],
+) -> Result<Vec<Placing>, sqlx::Error> {
+    // Keys are taken in this order by every statement of several, so that two wait for each other in one direction only.
+    let mut places: Vec<usize> = (0..placements.len()).collect();
+    places.sort_by(|one, other| {
+        placements[*one].as_ref().claim.rank().cmp(&placements[*other].as_ref().claim.rank())
+    });
+    let columns = Columns::of(places.iter().map(|place| placements[*place].as_ref()));
+    let query = sqlx::query_as(
+        "with claim as materialized (
+             -- The keys come before all else: a second request with one waits here, and writes nothing once the first has
+             -- committed. Left out are orders of which a remembered price is not the catalogue's. No lock: a price that
+             -- changes before the commit comes too late.
+             select stale.orders as stale, idempotency_claims(stale.orders, $1, $2, $3, $4, $5, $6, $7) as won
+             from (select array(
+                       select ($17::int[])[l] from generate_series(1, cardinality($17::int[])) as l
+                       -- One look by key for each line, whatever the plan was made on.
+                       where ($15::boolean[])[($17::int[])[l]] and ($21::bigint[])[l] is distinct from (
+                           select c.unit_price_minor from catalogue c
+                           where c.sku = ($18::text[])[l] and c.currency = ($11::text[])[($17::int[])[l]])
+                   ) as orders offset 0) stale
          ), placed as (
              insert into orders (id, customer_id, status, currency, total_minor, version, created_at, updated_at)
-             select $8, $9, $10, $11, $12, $13, $14, $14 from claim where won
-             returning id
+             select ($8::uuid[])[o], ($9::uuid[])[o], ($10::text[])[o], ($11::text[])[o], ($12::bigint[])[o],
+                    ($13::bigint[])[o], ($14::timestamptz[])[o], ($14::timestamptz[])[o]
+             from claim, generate_series(1, cardinality($8::uuid[])) as o where claim.won[o]
          ), lined as (
              insert into order_lines (order_id, sku, place, quantity, unit_price_minor)
-             select placed.id, l.sku, l.place - 1, l.quantity, l.unit_price_minor
-             from placed, unnest($15::text[], $16::int[], $17::bigint[]) with ordinality
-                 as l (sku, quantity, unit_price_minor, place)
+             select ($8::uuid[])[($17::int[])[l]], ($18::text[])[l], ($19::int[])[l], ($20::int[])[l], ($21::bigint[])[l]
+             from claim, generate_series(1, cardinality($17::int[])) as l where claim.won[($17::int[])[l]]
          ), started as materialized (
-             select saga_start($18::json) from placed
+             select saga_start(('[' || string_agg(($16::text[])[o], ',') || ']')::json)
+             from claim, generate_series(1, cardinality($16::text[])) as o where claim.won[o]
          ), appended as materialized (
-             -- Nobody else can know of the order before the commit: there is no aggregate row to lock first.
-             select outbox_append($19, $20, $21, $22, $23) from placed
+             -- Nobody else can know of an order before the commit: there is no aggregate row to lock first.
+             select outbox_append(array_agg(($23::uuid[])[m]), array_agg(($24::text[])[m]), array_agg(($25::bytea[])[m]),
+                                  array_agg(($26::text[])[m]), array_agg(($27::bytea[])[m]))
+             from claim, generate_series(1, cardinality($22::int[])) as m where claim.won[($22::int[])[m]]
          )
-         select same, (select count(*) from started) + (select count(*) from appended) = 2 as won from priced",
-    )
-    .bind(&claim.scope)
-    .bind(claim.endpoint)
-    .bind(claim.key.as_str())
-    .bind(claim.hash.as_slice())
-    .bind(answer.status_column())
-    .bind(answer.headers_json())
-    .bind(&answer.body)
-    .bind(order.id.as_uuid())
-    .bind(order.customer_id.as_uuid())
-    .bind(order.state.status().as_str())
-    .bind(order.currency.as_str())
-    .bind(order.total_minor)
-    .bind(order.version)
-    .bind(order.created_at)
-    .bind(skus)
-    .bind(quantities)
-    .bind(unit_prices)
-    .bind(saga)
-    .bind(&messages.message_ids)
-    .bind(&messages.topics)
-    .bind(&messages.keys)
-    .bind(&messages.headers)
-    .bind(&messages.payloads)
-    .bind(prices == Prices::Remembered)
-    .fetch_one(executor)
-    .await?;
-    Ok(match (priced, won) {
-        (_, true) => Placing::Placed,
-        (true, false) => Placing::KeyTaken,
-        (false, false) => Placing::PriceChanged,
-    })
+         select claim.stale, claim.won from claim, started, appended",
+    );
+    let (stale, won): (Vec<i32>, Vec<bool>) = columns.bind(query).fetch_one(executor).await?;
+    let mut placings = vec![Placing::KeyTaken; placements.len()];
+    for ((place, nth), won) in places.into_iter().zip(1..).zip(won) {
+        if won {
+            placings[place] = Placing::Placed;
+        } else if stale.contains(&nth) {
+            placings[place] = Placing::PriceChanged;
+        }
+    }
+    Ok(placings)
 }

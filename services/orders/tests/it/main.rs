@@ -21,5 +21,6 @@ mod reading;
 mod round_trips;
 mod storms;
 mod timeline;
+mod together;
 mod troubles;
 mod world;

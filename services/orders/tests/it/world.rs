@@ -18,6 +18,7 @@ use waybill_messaging::headers;
 use waybill_messaging::message::Message;
 use waybill_messaging::record::Record;
 use waybill_orders::commands::Context;
+use waybill_orders::commands::placements::Placements;
 use waybill_orders::consumers::orders_group::OrdersGroup;
 use waybill_orders::http::{self, AppState};
 use waybill_orders::sagas::{Patience, Sagas};
@@ -102,6 +103,7 @@ impl World {
             Pools::connect(&postgres, "orders-test").unwrap();
         let context = Context {
             pool: commands,
+            placements: Placements::new(statements.clone(), bounds.writes),
             statements,
             sagas: Sagas::new(patience),
             clock: Arc::new(SystemClock),
