@@ -85,6 +85,14 @@ impl Look {
     }
 }
 
+/// CPU seconds of this process's children that have ended and were waited for.
+#[must_use]
+pub fn ended_children_s() -> f64 {
+    let stat = stat(std::process::id()).unwrap_or_default();
+    stat.get(13..=14).into_iter().flatten().filter_map(|text| text.parse::<f64>().ok()).sum::<f64>()
+        / TICKS_PER_S
+}
+
 /// The process that listens on a port of this machine, when it can be seen (one's own, or as root).
 #[must_use]
 pub fn listener(port: u16) -> Option<u32> {

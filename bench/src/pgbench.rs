@@ -5,6 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::cpu;
+
 /// What a service's pool tells every session, for a turn that is compared with one.
 pub const SERVICE_SESSION: &str = "-c enable_seqscan=off";
 /// Threads: more than this machine's other work leaves room for would only wait.
@@ -30,6 +32,8 @@ pub struct Ran {
     pub per_second: f64,
     /// Transactions.
     pub transactions: i64,
+    /// Processor seconds of pgbench itself.
+    pub cpu_s: f64,
 }
 
 /// Where it is: on the path, or where Debian keeps it.
@@ -56,9 +60,11 @@ pub fn run(pgbench: &Path, url: &str, script: &str, turn: &Turn<'_>) -> Result<R
     for (name, value) in turn.variables {
         command.arg(format!("--define={name}={value}"));
     }
+    let before = cpu::ended_children_s();
     let output = command.arg("--file").arg(&file).arg(url).env("PGOPTIONS", turn.session).output();
     let _gone = std::fs::remove_file(&file);
     let output = output.with_context(|| format!("starting {}", pgbench.display()))?;
+    let cpu_s = cpu::ended_children_s() - before;
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "pgbench: {errors}");
     let number = |line: &str| -> Option<&str> {
@@ -75,5 +81,5 @@ pub fn run(pgbench: &Path, url: &str, script: &str, turn: &Turn<'_>) -> Result<R
         read().with_context(|| format!("pgbench said something else: {text}"))?;
     let failed = number("number of failed transactions:").unwrap_or("0");
     ensure!(failed == "0", "{failed} transactions of pgbench failed: {errors}");
-    Ok(Ran { per_second, transactions })
+    Ok(Ran { per_second, transactions, cpu_s })
 }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use hyper::StatusCode;
 use rand::Rng as _;
 use rand::seq::index;
+use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -102,9 +102,12 @@ impl Shop {
         let mut rng = rand::rng();
         let customer = &self.customers[rng.random_range(0..self.customers.len())];
         let chosen = index::sample(&mut rng, self.skus.len(), self.lines).into_iter();
-        let lines: Vec<_> = chosen.map(|at| json!({"sku": self.skus[at], "quantity": 1})).collect();
-        let body = json!({"lines": lines, "currency": "EUR", "payment_token": "tok_approve"});
-        (customer, body.to_string().into())
+        // Names that need no escape: written by hand, which costs less than half of a JSON value.
+        let lines: Vec<_> =
+            chosen.map(|at| format!(r#"{{"sku":"{}","quantity":1}}"#, self.skus[at])).collect();
+        let lines = lines.join(",");
+        let body = format!(r#"{{"lines":[{lines}],"currency":"EUR","payment_token":"tok_approve"}}"#);
+        (customer, body.into())
     }
 }
 

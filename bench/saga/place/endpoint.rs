@@ -11,12 +11,13 @@ use waybill_bench::journal::Journal;
 use waybill_bench::shop::Shop;
 
 use super::ground::Ground;
+use super::{Turn, spent_ms};
 use crate::arguments::Arguments;
 
 /// What clients did.
 pub(super) struct Placed {
-    /// Orders per second of the measured time.
-    pub(super) per_second: f64,
+    /// What the measured time gave.
+    pub(super) turn: Turn,
     /// Orders of the whole time.
     pub(super) all: i64,
 }
@@ -34,13 +35,17 @@ pub(super) async fn load(ground: &Ground, arguments: &Arguments, warm_up_s: u64)
         });
     }
     tokio::time::sleep(Duration::from_secs(warm_up_s)).await;
-    let (began, before) = (Instant::now(), journal.accepted_count());
+    let watched = ground.watched(&[("orders", ground.orders.pid()), ("client", Some(std::process::id()))])?;
+    let (began, before, look) = (Instant::now(), journal.accepted_count(), watched.look());
     tokio::time::sleep(Duration::from_secs(arguments.measure_s)).await;
     let (seconds, after) = (began.elapsed().as_secs_f64(), journal.accepted_count());
+    let spent = watched.look().since(&look);
     stop.store(true, Ordering::Relaxed);
     while clients.join_next().await.is_some() {}
     let refused = journal.refused();
     ensure!(refused.is_empty(), "orders were refused: {refused:?}; orders says:\n{}", ground.orders.output());
     let count = |orders: usize| i64::try_from(orders).context("a number of orders");
-    Ok(Placed { per_second: real(count(after - before)?) / seconds, all: count(journal.accepted_count())? })
+    let orders = real(count(after - before)?);
+    let turn = Turn { per_second: orders / seconds, cpu_ms: spent_ms(&spent, orders) };
+    Ok(Placed { turn, all: count(journal.accepted_count())? })
 }

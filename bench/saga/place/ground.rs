@@ -1,8 +1,11 @@
 //! What both begin with: a new database with its tables and a catalogue, and an orders process on it.
 
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use sqlx::postgres::PgConnectOptions;
+use waybill_bench::cpu::{self, Watched, Whole};
 use waybill_bench::system::topics_apply;
 use waybill_testkit::{Process, TestDatabase, TestTopics, Tokens, kafka_bootstrap};
 
@@ -65,6 +68,15 @@ impl Ground {
     /// The products that can be ordered.
     pub(super) fn skus() -> Vec<String> {
         (0..SKUS).map(|number| format!("SKU-{number:05}")).collect()
+    }
+
+    /// The database's server and these processes.
+    pub(super) fn watched(&self, processes: &[(&'static str, Option<u32>)]) -> Result<Watched> {
+        let server = PgConnectOptions::from_str(&self.database.url).context("the database's address")?;
+        let mut watched = Watched::default();
+        watched.add("postgres", cpu::listener(server.get_port()), Whole::WithChildren);
+        processes.iter().for_each(|(name, pid)| watched.add(name, *pid, Whole::Alone));
+        Ok(watched)
     }
 
     /// Ends the process; the database stays.

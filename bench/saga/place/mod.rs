@@ -6,12 +6,14 @@ mod ground;
 mod sample;
 mod statement;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use waybill_bench::costs::real;
+use waybill_bench::cpu::Spent;
 use waybill_bench::findings::{Aim, Finding, quantile};
-use waybill_bench::pgbench::{self, Turn};
-use waybill_bench::progress;
+use waybill_bench::{pgbench, progress};
 use waybill_testkit::{OwnPostgres, postgres_url};
 
 use crate::arguments::Arguments;
@@ -40,6 +42,46 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
+/// The measured time of one side.
+struct Turn {
+    /// Orders per second.
+    per_second: f64,
+    /// Processor time per order in milliseconds, by process.
+    cpu_ms: BTreeMap<&'static str, f64>,
+}
+
+/// Processor time per order in milliseconds, by process.
+fn spent_ms(spent: &Spent, orders: f64) -> BTreeMap<&'static str, f64> {
+    spent.processes.iter().map(|(name, used)| (*name, 1_000.0 * used.cpu_s / orders)).collect()
+}
+
+/// One side's turns.
+#[derive(Default)]
+struct Side(Vec<Turn>);
+
+impl Side {
+    fn per_second(&self) -> f64 {
+        quantile(&mut self.0.iter().map(|turn| turn.per_second).collect::<Vec<_>>(), 0.5)
+    }
+
+    /// The medians of each process, and of their sums.
+    fn cpu(&self, side: &str) -> Vec<Finding> {
+        let names = self.0.first().into_iter().flat_map(|turn| turn.cpu_ms.keys().copied());
+        let of =
+            |name| self.0.iter().map(|turn| turn.cpu_ms.get(name).copied().unwrap_or_default()).collect();
+        let mut parts: Vec<(&str, Vec<f64>)> = names.map(|name| (name, of(name))).collect();
+        parts.push(("all", self.0.iter().map(|turn| turn.cpu_ms.values().sum()).collect()));
+        let told = |(name, mut times): (&str, Vec<f64>)| {
+            Finding::told(
+                format!("{side}: processor time per order, {name}"),
+                quantile(&mut times, 0.5),
+                "ms",
+            )
+        };
+        parts.into_iter().map(told).collect()
+    }
+}
+
 async fn compared(
     place: &str,
     aim_percent: f64,
@@ -47,42 +89,49 @@ async fn compared(
     kafka: &Kafka,
     arguments: &Arguments,
 ) -> Result<Vec<Finding>> {
-    let (mut endpoint, mut peer) = (Vec::new(), Vec::new());
+    let (mut endpoint, mut peer) = (Side::default(), Side::default());
     for run in 1..=arguments.runs {
         let (orders, transactions) =
             (by_endpoint(server, kafka, arguments).await?, by_pgbench(server, kafka, arguments).await?);
-        progress(&format!("{place}, run {run}: endpoint {orders:.0} orders/s, pgbench {transactions:.0}"));
-        endpoint.push(orders);
-        peer.push(transactions);
+        let (rate, peer_rate) = (orders.per_second, transactions.per_second);
+        progress(&format!("{place}, run {run}: endpoint {rate:.0} orders/s, pgbench {peer_rate:.0}"));
+        endpoint.0.push(orders);
+        peer.0.push(transactions);
     }
-    let (endpoint, peer) = (quantile(&mut endpoint, 0.5), quantile(&mut peer, 0.5));
     let clients = arguments.clients;
-    Ok(vec![
+    let mut findings = vec![
         Finding::told(
             format!("{place}: orders placed over HTTP, {clients} clients and connections"),
-            endpoint,
+            endpoint.per_second(),
             "/s",
         ),
-        Finding::told(format!("{place}: pgbench with the same statement, {clients} connections"), peer, "/s"),
+        Finding::told(
+            format!("{place}: pgbench with the same statement, {clients} connections"),
+            peer.per_second(),
+            "/s",
+        ),
         Finding::aimed(
             format!("{place}: the endpoint of pgbench"),
-            100.0 * endpoint / peer,
+            100.0 * endpoint.per_second() / peer.per_second(),
             "%",
             Aim::AtLeast(aim_percent),
         ),
-    ])
+    ];
+    findings.extend(endpoint.cpu(&format!("{place}, endpoint")));
+    findings.extend(peer.cpu(&format!("{place}, pgbench")));
+    Ok(findings)
 }
 
-/// Orders per second of one turn of the endpoint, audited.
-async fn by_endpoint(server: &str, kafka: &Kafka, arguments: &Arguments) -> Result<f64> {
+/// One turn of the endpoint, audited.
+async fn by_endpoint(server: &str, kafka: &Kafka, arguments: &Arguments) -> Result<Turn> {
     let ground = Ground::prepare(server, kafka, arguments).await?;
     let placed = endpoint::load(&ground, arguments, WARM_UP_S).await?;
     ground.audit(placed.all).await?;
-    Ok(placed.per_second)
+    Ok(placed.turn)
 }
 
-/// Transactions per second of one turn of pgbench, audited.
-async fn by_pgbench(server: &str, kafka: &Kafka, arguments: &Arguments) -> Result<f64> {
+/// One turn of pgbench, audited.
+async fn by_pgbench(server: &str, kafka: &Kafka, arguments: &Arguments) -> Result<Turn> {
     let pgbench = pgbench::installed()
         .context("pgbench is not installed (Debian: postgresql-client and postgresql)")?;
     let mut ground = Ground::prepare(server, kafka, arguments).await?;
@@ -93,13 +142,18 @@ async fn by_pgbench(server: &str, kafka: &Kafka, arguments: &Arguments) -> Resul
     let mut turn = async |head: &str, seconds| {
         let variables = sample.variables(head);
         let (clients, session) = (arguments.clients, pgbench::SERVICE_SESSION);
-        let turn = Turn { clients, seconds, session, variables: &variables };
+        let turn = pgbench::Turn { clients, seconds, session, variables: &variables };
         let ran = pgbench::run(&pgbench, &ground.database.url, &script, &turn)?;
         all += ran.transactions;
-        anyhow::Ok(ran.per_second)
+        anyhow::Ok(ran)
     };
     turn(sample::HEADS[0], WARM_UP_S).await?;
-    let per_second = turn(sample::HEADS[1], arguments.measure_s).await?;
+    let watched = ground.watched(&[])?;
+    let look = watched.look();
+    let ran = turn(sample::HEADS[1], arguments.measure_s).await?;
+    let orders = real(ran.transactions);
+    let mut cpu_ms = spent_ms(&watched.look().since(&look), orders);
+    cpu_ms.insert("pgbench", 1_000.0 * ran.cpu_s / orders);
     ground.audit(all).await?;
-    Ok(per_second)
+    Ok(Turn { per_second: ran.per_second, cpu_ms })
 }
