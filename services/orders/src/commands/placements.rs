@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use waybill_http::ApiError;
 use waybill_runtime::gather::{Bounds, Gather, GatherError};
 use waybill_runtime::pool::{self, Statements};
 
@@ -22,8 +23,10 @@ const COMPANY_WAIT: Duration = Duration::from_millis(5);
 /// Orders that wait for their statement: as many as the listener has connections, each of which holds one.
 const WAITING_MAX: usize = 4_096;
 
-/// Postgres' codes for errors that another transaction is the cause of: the statement as it is may succeed.
-const CONFLICTS: [&str; 3] = ["40001", "40P01", "55P03"];
+// Postgres' codes (appendix A) for statements that met another transaction.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+const SERIALIZATION_FAILURE: &str = "40001";
+const DEADLOCK_DETECTED: &str = "40P01";
 
 /// The way in, shared by all requests of this process.
 #[derive(Debug, Clone)]
@@ -96,8 +99,12 @@ async fn alone(statements: &Statements, placement: &Arc<Placement>) -> Outcome {
     placings.first().copied().ok_or_else(|| Arc::new(sqlx::Error::RowNotFound))
 }
 
-/// Whether the others may succeed without the one at fault. A server that is away is away for all of them.
+/// Whether the others may succeed without the one at fault: one whose key is held elsewhere, whose rows met another's, or
+/// whose data are refused. A table that is locked, or a server that is away, is so for all of them.
 fn may_be_of_one(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    !pool::is_transient(error) || code.is_some_and(|code| CONFLICTS.contains(&code.as_ref()))
+    match error.as_database_error().and_then(|error| error.code()).as_deref() {
+        Some(LOCK_NOT_AVAILABLE) => ApiError::of_database(error) == ApiError::key_in_progress(),
+        Some(SERIALIZATION_FAILURE | DEADLOCK_DETECTED) => true,
+        _ => !pool::is_transient(error),
+    }
 }
