@@ -1,4 +1,4 @@
-//! What is printed, word for word: the text and the JSON of each group of verbs, and the help of every verb.
+//! What is printed, word for word: the help of every verb, and the forms of those that do not only ask services.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use waybill_events::topics::topic;
 use waybill_testkit::{TestTopics, kafka_bootstrap};
 
 use crate::double::Doubles;
-use crate::looks::{LETTER, ORDER, letter, plan};
+use crate::looks::{ORDER, plan};
 use crate::usage::verbs;
 use crate::{golden_frame, schemas_folder, text, waybillctl};
 
@@ -73,41 +73,6 @@ async fn replays_and_a_plan_of_giving_up() {
         "discard_plan",
         said(&doubles, 0, &["dead-letters", "discard", "--group", "orders"])
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn json_of_what_services_tell() {
-    let doubles = Doubles::serve().await;
-    for list in ["GET /dead-letters", "GET /parked", "GET /audit", "GET /sagas"] {
-        doubles.list_nothing(list);
-        doubles.orders.forget(list);
-    }
-    doubles.orders.lists("GET /dead-letters", json!([letter(LETTER)]));
-    let parked = json!({"group": "orders", "key": ORDER, "state": "retrying", "tier": 2,
-        "due_at": "2026-05-04T10:05:00Z", "attempts": 3, "error_class": "retry", "error_message": "away",
-        "dead_letter_id": null, "held_count": 2, "held_bytes": 2048, "parked_at": "2026-05-04T10:00:00Z"});
-    doubles.orders.lists("GET /parked", json!([parked]));
-    let audit = json!({"id": 1, "at": "2026-05-04T10:00:01Z", "subject": "ana", "action": "dead_letters.discard",
-        "target": "{}", "reason": "over", "outcome": "3 discarded", "trace_id": null});
-    doubles.orders.lists("GET /audit", json!([audit]));
-    let saga = json!({"saga": "place-order", "key": ORDER, "version": 5, "status": "stuck", "step": "capture",
-        "phase": "act", "attempts": 8, "due_at": null, "correlation_id": ORDER, "reason": null,
-        "created_at": "2026-05-04T10:00:00Z", "updated_at": "2026-05-04T10:30:00Z", "stuck_why": "refused"});
-    doubles.orders.lists("GET /sagas", json!([saga]));
-    let status = json!({"position": null, "lease": null, "oldest_unpublished_at": null, "unpublished_rows": 0,
-        "partitions": []});
-    doubles.all().iter().for_each(|double| {
-        double.says("GET /outbox", status.clone());
-    });
-    for (name, arguments) in [
-        ("json_dead_letters_list", &["dead-letters", "list"][..]),
-        ("json_parked_list", &["parked", "list"]),
-        ("json_audit_list", &["audit", "list"]),
-        ("json_saga_list", &["saga", "list"]),
-        ("json_outbox_status", &["outbox", "status"]),
-    ] {
-        insta::assert_snapshot!(name, said(&doubles, 0, &[arguments, &["--json"]].concat()));
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

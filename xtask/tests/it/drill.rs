@@ -5,11 +5,12 @@ use crate::system::System;
 /// Where the drill stands.
 const DRILL: &str = "docs/runbooks/replay-drill.md";
 /// What a person waits for after an order or twenty: each payment is captured, or given up.
-const ALL_HEARD_OF: &str = r#"heard_of() {
-  psql "$PAYMENTS_DATABASE_URL" -XAtc "select (select count(*) from payments where state = 'captured')
-    + (select count(*) from dead_letters where state = 'open')"
+const ALL_HEARD_OF: &str = r#"all_heard_of() {
+  heard_of=$(psql "$PAYMENTS_DATABASE_URL" -XAtc "select (select count(*) from payments where state = 'captured')
+    + (select count(*) from dead_letters where state = 'open')")
+  [ "$heard_of" = "$(psql "$ORDERS_DATABASE_URL" -XAtc 'select count(*) from orders')" ]
 }
-until [ "$(heard_of)" = "$(psql "$ORDERS_DATABASE_URL" -XAtc 'select count(*) from orders')" ]; do sleep 0.2; done
+until all_heard_of; do sleep 0.2; done
 "#;
 /// Blocks that place orders.
 const ORDERING: &str = "do order ";

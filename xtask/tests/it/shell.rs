@@ -1,9 +1,14 @@
 //! A page's blocks of commands as a reader types them, one after the other in one shell.
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
-use crate::system::System;
+use crate::system::{System, kill9};
+
+/// Longest that a page may take, in a debug build on a busy machine.
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The blocks of this page of the checkout that are fenced as `sh`.
 pub(crate) fn blocks(page: &str) -> Vec<String> {
@@ -25,12 +30,28 @@ pub(crate) fn follow<'a>(system: &System, blocks: impl Iterator<Item = &'a str>)
     let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
     let mut shell = Command::new("bash");
     shell.args(["-c", &script]).current_dir(root()).env("PATH", path);
-    let output = system.of(&mut shell).output().unwrap();
+    let output = bounded(system.of(&mut shell));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "the last block failed ({}):\n{text}", output.status);
     let ran = text.lines().filter(|line| line.starts_with("=== block ")).count();
     assert_eq!(ran, wanted, "a block ended the others:\n{text}");
     text
+}
+
+/// Runs it to its end, or kills it: some commands wait for what should come.
+fn bounded(command: &mut Command) -> Output {
+    let shell = command.stdout(Stdio::piped()).spawn().unwrap();
+    let pid = u64::from(shell.id());
+    let (ended, end) = mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        if end.recv_timeout(FOLLOW_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+            kill9(pid);
+        }
+    });
+    let output = shell.wait_with_output().unwrap();
+    drop(ended);
+    watch.join().unwrap();
+    output
 }
 
 fn root() -> PathBuf {
