@@ -87,9 +87,10 @@ pub async fn orders_place(
              -- The keys come before all else: a second request with one waits here, and writes nothing once the first has
              -- committed. Left out are orders of which a remembered price is not the catalogue's. No lock: a price that
              -- changes before the commit comes too late.
+             -- How many there are is selected: seen as a constant, it would have the statement planned anew each time.
              select stale.orders as stale, idempotency_claims(stale.orders, $1, $2, $3, $4, $5, $6, $7) as won
              from (select array(
-                       select ($17::int[])[l] from generate_series(1, cardinality($17::int[])) as l
+                       select ($17::int[])[l] from generate_series(1, (select cardinality($17::int[]))) as l
                        -- One look by key for each line, whatever the plan was made on.
                        where ($15::boolean[])[($17::int[])[l]] and ($21::bigint[])[l] is distinct from (
                            select c.unit_price_minor from catalogue c
@@ -99,19 +100,19 @@ pub async fn orders_place(
              insert into orders (id, customer_id, status, currency, total_minor, version, created_at, updated_at)
              select ($8::uuid[])[o], ($9::uuid[])[o], ($10::text[])[o], ($11::text[])[o], ($12::bigint[])[o],
                     ($13::bigint[])[o], ($14::timestamptz[])[o], ($14::timestamptz[])[o]
-             from claim, generate_series(1, cardinality($8::uuid[])) as o where claim.won[o]
+             from claim, generate_series(1, (select cardinality($8::uuid[]))) as o where claim.won[o]
          ), lined as (
              insert into order_lines (order_id, sku, place, quantity, unit_price_minor)
              select ($8::uuid[])[($17::int[])[l]], ($18::text[])[l], ($19::int[])[l], ($20::int[])[l], ($21::bigint[])[l]
-             from claim, generate_series(1, cardinality($17::int[])) as l where claim.won[($17::int[])[l]]
+             from claim, generate_series(1, (select cardinality($17::int[]))) as l where claim.won[($17::int[])[l]]
          ), started as materialized (
              select saga_start(('[' || string_agg(($16::text[])[o], ',') || ']')::json)
-             from claim, generate_series(1, cardinality($16::text[])) as o where claim.won[o]
+             from claim, generate_series(1, (select cardinality($16::text[]))) as o where claim.won[o]
          ), appended as materialized (
              -- Nobody else can know of an order before the commit: there is no aggregate row to lock first.
              select outbox_append(array_agg(($23::uuid[])[m]), array_agg(($24::text[])[m]), array_agg(($25::bytea[])[m]),
                                   array_agg(($26::text[])[m]), array_agg(($27::bytea[])[m]))
-             from claim, generate_series(1, cardinality($22::int[])) as m where claim.won[($22::int[])[m]]
+             from claim, generate_series(1, (select cardinality($22::int[]))) as m where claim.won[($22::int[])[m]]
          )
          select claim.stale, claim.won from claim, started, appended",
     );

@@ -226,3 +226,22 @@ async fn a_storm_of_repeated_requests_makes_each_order_once() {
     assert_eq!(world.count("select count(*) from orders").await, 21);
     world.assert_sound().await;
 }
+
+/// Planning costs more than the statement does.
+#[tokio::test]
+async fn the_statement_is_not_planned_anew_each_time() {
+    let bounds = PoolBounds { writes: 1, ..PoolBounds::default() };
+    let world = World::bounded("together_plans", bounds).await;
+    for _ in 0..12 {
+        world.place().await;
+    }
+    let plans: (i64, i64) = sqlx::query_as(
+        "select custom_plans, generic_plans from pg_prepared_statements where statement like '%idempotency_claims%'
+         and statement not like '%pg_prepared%'",
+    )
+    .fetch_one(&world.context.statements)
+    .await
+    .unwrap();
+    // Postgres tries five before it compares.
+    assert_eq!(plans, (5, 7));
+}
