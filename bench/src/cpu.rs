@@ -104,7 +104,10 @@ pub fn listener(port: u16) -> Option<u32> {
         let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
         open.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == wanted.as_str()))
     };
-    processes().filter(holds).min()
+    let holders: Vec<u32> = processes().filter(holds).collect();
+    // A server's children have its socket too, and their ids may be smaller: ids begin anew.
+    let parent = |pid: u32| stat(pid).and_then(|stat| stat.get(1)?.parse::<u32>().ok());
+    holders.iter().copied().find(|pid| parent(*pid).is_none_or(|parent| !holders.contains(&parent)))
 }
 
 fn listening_inode(line: &str, port: u16) -> Option<String> {
