@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     /// Seconds of load before the first measured time: a new broker's Java compiles itself meanwhile.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(0..=600))]
     pub(crate) warm_up_s: u64,
-    /// Measured seconds of one turn of the whole, of the endpoint, of pgbench.
+    /// Measured seconds of one turn of the whole.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) measure_s: u64,
     /// Clients that place orders; in `place` also the connections of the service's pool and of pgbench.

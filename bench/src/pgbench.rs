@@ -26,12 +26,14 @@ pub struct Turn<'a> {
 }
 
 /// What it did.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Ran {
     /// Transactions per second, without the time of connecting.
     pub per_second: f64,
     /// Transactions.
     pub transactions: i64,
+    /// Transactions per second of each whole second, from the first: that one begins the sessions and makes their plans.
+    pub by_second: Vec<f64>,
     /// Processor seconds of pgbench itself.
     pub cpu_s: f64,
 }
@@ -56,6 +58,7 @@ pub fn run(pgbench: &Path, url: &str, script: &str, turn: &Turn<'_>) -> Result<R
     let threads = turn.clients.min(THREADS_MAX);
     let mut command = Command::new(pgbench);
     command.args(["--no-vacuum", "--protocol=prepared", &format!("--time={}", turn.seconds)]);
+    command.arg("--progress=1");
     command.args([format!("--client={}", turn.clients), format!("--jobs={threads}")]);
     for (name, value) in turn.variables {
         command.arg(format!("--define={name}={value}"));
@@ -77,9 +80,28 @@ pub fn run(pgbench: &Path, url: &str, script: &str, turn: &Turn<'_>) -> Result<R
             number("number of transactions actually processed:")?.parse().ok()?,
         ))
     };
-    let (per_second, transactions) =
+    let (per_second, transactions): (f64, i64) =
         read().with_context(|| format!("pgbench said something else: {text}"))?;
     let failed = number("number of failed transactions:").unwrap_or("0");
     ensure!(failed == "0", "{failed} transactions of pgbench failed: {errors}");
-    Ok(Ran { per_second, transactions, cpu_s })
+    let by_second = errors.lines().filter_map(rate_of_second).collect();
+    Ok(Ran { per_second, transactions, by_second, cpu_s })
+}
+
+/// Of a line like `progress: 2.0 s, 6209.4 tps, lat 2.5 ms stddev 0.8, 0 failed`.
+fn rate_of_second(line: &str) -> Option<f64> {
+    let rest = line.strip_prefix("progress: ")?.split_once(" s, ")?.1;
+    rest.split_once(" tps")?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_read_and_nothing_else() {
+        let line = "progress: 2.0 s, 6209.4 tps, lat 2.576 ms stddev 0.812, 0 failed";
+        assert_eq!(rate_of_second(line), Some(6209.4));
+        assert_eq!(rate_of_second("pgbench (18.3)"), None);
+    }
 }

@@ -11,7 +11,7 @@ use waybill_bench::journal::Journal;
 use waybill_bench::shop::Shop;
 
 use super::ground::Ground;
-use super::{Turn, spent_ms};
+use super::{MEASURED_S, Turn, WARM_UP_S, spent_ms};
 use crate::arguments::Arguments;
 
 /// What clients did.
@@ -23,8 +23,8 @@ pub(super) struct Placed {
 }
 
 /// Loads the endpoint; every request must be accepted.
-pub(super) async fn load(ground: &Ground, arguments: &Arguments, warm_up_s: u64) -> Result<Placed> {
-    let spine = arguments.spine(warm_up_s);
+pub(super) async fn load(ground: &Ground, arguments: &Arguments) -> Result<Placed> {
+    let spine = arguments.spine(WARM_UP_S);
     let shop = Arc::new(Shop::at(&ground.orders.url, &ground.tokens, Ground::skus(), &spine)?);
     let (journal, stop) = (Arc::new(Journal::default()), Arc::new(AtomicBool::new(false)));
     let mut clients = JoinSet::new();
@@ -34,10 +34,10 @@ pub(super) async fn load(ground: &Ground, arguments: &Arguments, warm_up_s: u64)
             while !stop.load(Ordering::Relaxed) && shop.place(Instant::now(), &journal).await.is_some() {}
         });
     }
-    tokio::time::sleep(Duration::from_secs(warm_up_s)).await;
+    tokio::time::sleep(Duration::from_secs(WARM_UP_S)).await;
     let watched = ground.watched(&[("orders", ground.orders.pid()), ("client", Some(std::process::id()))])?;
     let (began, before, look) = (Instant::now(), journal.accepted_count(), watched.look());
-    tokio::time::sleep(Duration::from_secs(arguments.measure_s)).await;
+    tokio::time::sleep(Duration::from_secs(MEASURED_S)).await;
     let (seconds, after) = (began.elapsed().as_secs_f64(), journal.accepted_count());
     let spent = watched.look().since(&look);
     stop.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The place-order endpoint against pgbench that sends the same statement over as many connections, in turns; on the disk
+//! The place-order endpoint against pgbench that places the same orders one by one over as many connections, in turns; on the disk
 //! and with Postgres' data in memory. The relay and the other services are stopped in both.
 
 mod endpoint;
@@ -8,6 +8,7 @@ mod statement;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use waybill_bench::costs::real;
@@ -26,7 +27,11 @@ const DISK_AIM_PERCENT: f64 = 80.0;
 /// As [`DISK_AIM_PERCENT`] where it waits for nothing.
 const MEMORY_AIM_PERCENT: f64 = 35.0;
 /// Seconds of both before each measured time: connections, plans, pages.
-const WARM_UP_S: u64 = 3;
+const WARM_UP_S: u64 = 1;
+/// Measured seconds of one turn. With the warm-up it ends before the first order is five seconds old: then the service looks
+/// whether its command was published, which is the saga's work and not the endpoint's. In a system with a relay most orders
+/// have ended by then; here none is ever published.
+const MEASURED_S: u64 = 3;
 
 /// Measures both on both.
 ///
@@ -106,7 +111,7 @@ async fn compared(
             "/s",
         ),
         Finding::told(
-            format!("{place}: pgbench with the same statement, {clients} connections"),
+            format!("{place}: pgbench with one order in a statement, {clients} connections"),
             peer.per_second(),
             "/s",
         ),
@@ -125,7 +130,7 @@ async fn compared(
 /// One turn of the endpoint, audited.
 async fn by_endpoint(server: &str, kafka: &Kafka, arguments: &Arguments) -> Result<Turn> {
     let ground = Ground::prepare(server, kafka, arguments).await?;
-    let placed = endpoint::load(&ground, arguments, WARM_UP_S).await?;
+    let placed = endpoint::load(&ground, arguments).await?;
     ground.audit(placed.all).await?;
     Ok(placed.turn)
 }
@@ -138,22 +143,29 @@ async fn by_pgbench(server: &str, kafka: &Kafka, arguments: &Arguments) -> Resul
     let sample = sample::take(&ground, arguments).await?;
     ground.stop().await?;
     let script = statement::script()?;
-    let mut all = 1;
-    let mut turn = async |head: &str, seconds| {
-        let variables = sample.variables(head);
-        let (clients, session) = (arguments.clients, pgbench::SERVICE_SESSION);
-        let turn = pgbench::Turn { clients, seconds, session, variables: &variables };
-        let ran = pgbench::run(&pgbench, &ground.database.url, &script, &turn)?;
-        all += ran.transactions;
-        anyhow::Ok(ran)
-    };
-    turn(sample::HEADS[0], WARM_UP_S).await?;
+    let variables = sample.variables(sample::HEAD);
+    let (clients, session) = (arguments.clients, pgbench::SERVICE_SESSION);
+    let turn = pgbench::Turn { clients, seconds: WARM_UP_S + MEASURED_S, session, variables: &variables };
     let watched = ground.watched(&[])?;
-    let look = watched.look();
-    let ran = turn(sample::HEADS[1], arguments.measure_s).await?;
-    let orders = real(ran.transactions);
-    let mut cpu_ms = spent_ms(&watched.look().since(&look), orders);
-    cpu_ms.insert("pgbench", 1_000.0 * ran.cpu_s / orders);
-    ground.audit(all).await?;
-    Ok(Turn { per_second: ran.per_second, cpu_ms })
+    // Its sessions and plans are made in the warm-up, as the service's are.
+    let (ran, spent) = std::thread::scope(|scope| {
+        let spent = scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(WARM_UP_S));
+            let look = watched.look();
+            std::thread::sleep(Duration::from_secs(MEASURED_S));
+            watched.look().since(&look)
+        });
+        let ran = pgbench::run(&pgbench, &ground.database.url, &script, &turn);
+        (ran, spent.join())
+    });
+    let ran = ran?;
+    let spent = spent.map_err(|_| anyhow::anyhow!("the processor time could not be read"))?;
+    let warm_up = usize::try_from(WARM_UP_S).context("seconds")?;
+    let rates = ran.by_second.get(warm_up..).unwrap_or_default();
+    anyhow::ensure!(!rates.is_empty(), "pgbench told no rates");
+    let per_second = rates.iter().sum::<f64>() / real(i64::try_from(rates.len()).context("seconds")?);
+    let mut cpu_ms = spent_ms(&spent, per_second * Duration::from_secs(MEASURED_S).as_secs_f64());
+    cpu_ms.insert("pgbench", 1_000.0 * ran.cpu_s / real(ran.transactions));
+    ground.audit(1 + ran.transactions).await?;
+    Ok(Turn { per_second, cpu_ms })
 }

@@ -10,9 +10,9 @@ use waybill_bench::shop::Shop;
 use super::ground::Ground;
 use crate::arguments::Arguments;
 
-/// Beginnings of the ids that pgbench makes: a turn that warms up, one that is measured. The twelve digits behind count
-/// upwards over all sessions, so that they lie beside each other in the indexes, as a service's ids do.
-pub(super) const HEADS: [&str; 2] = ["01990000-0000-7000-8000-", "01990000-0001-7000-8000-"];
+/// Beginning of the ids that pgbench makes. The twelve digits behind count upwards over all sessions, so that they lie
+/// beside each other in the indexes, as a service's ids do.
+pub(super) const HEAD: &str = "01990000-0000-7000-8000-";
 
 /// The parameters of the statement that placed it, as text.
 #[derive(Debug, FromRow)]
@@ -49,13 +49,13 @@ pub(super) async fn take(ground: &Ground, arguments: &Arguments) -> Result<Sampl
                 k.body::text as answer_body, o.id::text as sample, o.customer_id::text as customer,
                 o.total_minor as total, l1.sku as first_sku, l2.sku as second_sku,
                 l1.unit_price_minor as first_price, l2.unit_price_minor as second_price,
-                json_build_object(
+                json_build_array(json_build_object(
                     'saga', s.saga, 'key', s.key, 'version', s.version, 'status', s.status, 'state', s.state,
                     'data', s.data, 'sequences', s.sequences,
                     'due_in_ms', (extract(epoch from s.due_at - s.created_at) * 1000)::bigint, 'wait_ms', s.wait_ms,
                     'deadline_ms', (extract(epoch from s.deadline_at - s.created_at) * 1000)::bigint,
                     'sent', s.command_xid is not null, 'correlation_id', s.correlation_id,
-                    'traceparent', s.traceparent, 'entry', g.entry)::text as saga,
+                    'traceparent', s.traceparent, 'entry', g.entry))::text as saga,
                 m1.topic as first_topic, m2.topic as second_topic,
                 m1.headers::text as first_headers, m2.headers::text as second_headers,
                 m1.payload::text as first_payload, m2.payload::text as second_payload
