@@ -18,8 +18,9 @@ use crate::store::placement::{Placement, Placing, orders_place};
 const TOGETHER_MAX: usize = 64;
 /// Orders that are worth a statement beside those on their way: what they share is half of what one alone costs.
 const COMPANY_MIN: usize = 8;
-/// How long an order waits for so many: about what a statement takes. One that hangs holds nobody up for longer.
-const COMPANY_WAIT: Duration = Duration::from_millis(5);
+/// How long an order waits for so many: a part of what its statement takes. Under load so many come within it; without,
+/// nobody waits long for company that does not come.
+const COMPANY_WAIT: Duration = Duration::from_millis(1);
 /// Orders that wait for their statement: as many as the listener has connections, each of which holds one.
 const WAITING_MAX: usize = 4_096;
 
