@@ -13,8 +13,6 @@ use crate::context;
 
 /// Seconds after which a caller may try again when the server is overloaded or a dependency is away.
 const RETRY_AFTER_S: u32 = 1;
-/// Postgres' code for a lock not granted within `lock_timeout` (appendix A: `lock_not_available`).
-const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// The table whose unfinished rows mean "the first request with this key still runs".
 const KEYS_TABLE: &str = "\"idempotency_keys\"";
 
@@ -226,7 +224,7 @@ impl ApiError {
     #[must_use]
     pub fn of_database(error: &sqlx::Error) -> Self {
         if let Some(database) = error.as_database_error()
-            && database.code().is_some_and(|code| code == LOCK_NOT_AVAILABLE)
+            && database.code().is_some_and(|code| code == pool::LOCK_NOT_AVAILABLE)
         {
             return if waited_for_key(database) {
                 Self::key_in_progress()

@@ -213,6 +213,17 @@ pub async fn wait_until_ready(pool: &PgPool, what: &str, shutdown: &Shutdown) ->
     false
 }
 
+/// Postgres' code for a lock that was not granted within `lock_timeout` (appendix A: `lock_not_available`).
+pub const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+/// Whether a transaction was only in another's way: a serialization failure, a deadlock, a lock that was waited for too
+/// long. A smaller transaction may get through.
+#[must_use]
+pub fn is_conflict(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(code.as_deref(), Some("40001" | "40P01" | LOCK_NOT_AVAILABLE))
+}
+
 /// Whether the same work may succeed later without anything being changed: the server is away, failing over or
 /// overloaded, or the transaction lost a conflict (Postgres error codes, appendix A: classes 08, 53, 57P and 40, 55P03, 25006).
 #[must_use]
@@ -227,7 +238,8 @@ pub fn is_transient(error: &sqlx::Error) -> bool {
         // A connection cut in the middle of an answer.
         sqlx::Error::Protocol(_) => true,
         sqlx::Error::Database(database) => database.code().is_some_and(|code| {
-            matches!(code.as_ref(), "40001" | "40P01" | "55P03" | "25006" | "57014" | "25P03")
+            is_conflict(error)
+                || matches!(code.as_ref(), "25006" | "57014" | "25P03")
                 || code.starts_with("08")
                 || code.starts_with("53")
                 || code.starts_with("57P")

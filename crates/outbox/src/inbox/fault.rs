@@ -4,6 +4,7 @@ use std::error::Error;
 
 use waybill_messaging::codec::CodecError;
 use waybill_messaging::consumer::BatchError;
+use waybill_runtime::pool;
 
 use super::HandlerError;
 use super::incoming::Failure;
@@ -84,11 +85,9 @@ fn is_timeout(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("57014"))
 }
 
-/// Whether a transaction was only in another's way: a deadlock, a lock that was waited for too long, a serialization
-/// failure. A smaller transaction may get through.
+/// [`pool::is_conflict`], of what made a batch fail.
 pub(super) fn is_conflict(error: &BatchError) -> bool {
-    let Some(sqlx::Error::Database(error)) = error.0.downcast_ref() else { return false };
-    matches!(error.code().as_deref(), Some("40001" | "40P01" | "55P03"))
+    error.0.downcast_ref().is_some_and(pool::is_conflict)
 }
 
 /// Whether a payload was not decoded because this program is wrong, not the payload: then every message would fail.
@@ -123,7 +122,7 @@ mod tests {
             sqlx::Error::Io(std::io::Error::other("cut")),
             sqlx::Error::Protocol("cut".to_owned()),
         ] {
-            assert!(waybill_runtime::pool::is_transient(&error) && !is_of_message(&error), "{error}");
+            assert!(pool::is_transient(&error) && !is_of_message(&error), "{error}");
         }
         assert!(is_of_message(&sqlx::Error::RowNotFound));
         assert!(is_of_message(&sqlx::Error::Encode("too large".into())));

@@ -24,11 +24,6 @@ const COMPANY_WAIT: Duration = Duration::from_millis(1);
 /// Orders that wait for their statement: as many as the listener has connections, each of which holds one.
 const WAITING_MAX: usize = 4_096;
 
-// Postgres' codes (appendix A) for statements that met another transaction.
-const LOCK_NOT_AVAILABLE: &str = "55P03";
-const SERIALIZATION_FAILURE: &str = "40001";
-const DEADLOCK_DETECTED: &str = "40P01";
-
 /// The way in, shared by all requests of this process.
 #[derive(Debug, Clone)]
 pub struct Placements(Gather<Arc<Placement>, Outcome>);
@@ -104,8 +99,7 @@ async fn alone(statements: &Statements, placement: &Arc<Placement>) -> Outcome {
 /// whose data are refused. A table that is locked, or a server that is away, is so for all of them.
 fn may_be_of_one(error: &sqlx::Error) -> bool {
     match error.as_database_error().and_then(|error| error.code()).as_deref() {
-        Some(LOCK_NOT_AVAILABLE) => ApiError::of_database(error) == ApiError::key_in_progress(),
-        Some(SERIALIZATION_FAILURE | DEADLOCK_DETECTED) => true,
-        _ => !pool::is_transient(error),
+        Some(pool::LOCK_NOT_AVAILABLE) => ApiError::of_database(error) == ApiError::key_in_progress(),
+        _ => pool::is_conflict(error) || !pool::is_transient(error),
     }
 }
