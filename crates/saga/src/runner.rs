@@ -1,6 +1,7 @@
 //! The runner: starts and advances instances of one saga, set-wise, in the caller's transaction.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -233,7 +234,8 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
 
     /// What is due by the database's clock: the inputs of [`Self::advance`], which is to follow in the same transaction:
     /// the instances are locked. At most `limit` are looked at; instances locked by others are passed over, and so are those on
-    /// versions this runner does not hold.
+    /// versions this runner does not hold. With `within`, only those whose time came within so long: for looks that follow
+    /// each other closely, of which each would step over all that ended since the table was last vacuumed.
     ///
     /// A deadline does not fire before its command is published: until the relay's position covers the transaction that
     /// appended it, the step's deadline is pushed on and the whole saga's clock stands still. Then the step has its
@@ -241,10 +243,16 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync> Runner<D> {
     ///
     /// # Errors
     /// [`SagaError::Database`].
-    pub async fn sweep_deadlines(&self, conn: &mut PgConnection, limit: u32) -> Result<Due, SagaError> {
+    pub async fn sweep_deadlines(
+        &self,
+        conn: &mut PgConnection,
+        limit: u32,
+        within: Option<Duration>,
+    ) -> Result<Due, SagaError> {
         let versions: Vec<i32> =
             self.definitions.keys().filter_map(|version| i32::try_from(*version).ok()).collect();
-        let (woken, due) = store::deadlines_sweep(conn, self.saga, &versions, i64::from(limit))
+        let within_ms = within.and_then(|within| i64::try_from(within.as_millis()).ok());
+        let (woken, due) = store::deadlines_sweep(conn, self.saga, &versions, i64::from(limit), within_ms)
             .await
             .map_err(SagaError::database(self.saga, "sweeping deadlines"))?;
         let inputs = due.into_iter().map(|due| {

@@ -163,12 +163,13 @@ pub(crate) async fn instances_save(
 }
 
 /// Wakes instances whose time has come, locks those whose deadline fires and returns them; the others are pushed on. Also
-/// returns how many were woken.
+/// returns how many were woken. With `within_ms`: only those whose time came within so many milliseconds.
 pub(crate) async fn deadlines_sweep(
     conn: &mut PgConnection,
     saga: &str,
     versions: &[i32],
     limit: i64,
+    within_ms: Option<i64>,
 ) -> Result<(i64, Vec<Due>), sqlx::Error> {
     let rows = sqlx::query(
         "with relay as materialized (
@@ -182,6 +183,7 @@ pub(crate) async fn deadlines_sweep(
                    coalesce(pg_visible_in_snapshot(i.command_xid, (select position_from from relay)), false) as published
             from saga_instances i
             where i.saga = $1 and i.version = any($2) and i.wake_at <= now()
+              and i.wake_at > coalesce(now() - $5 * interval '1 millisecond', '-infinity')
             order by i.wake_at
             limit $3
             -- an instance that is locked is being moved by its reply: let it
@@ -217,6 +219,7 @@ pub(crate) async fn deadlines_sweep(
     .bind(versions)
     .bind(limit)
     .bind(RELAY_NAME)
+    .bind(within_ms)
     .fetch_all(conn)
     .await?;
     let woken = rows.first().map_or(Ok(0), |row| row.try_get("woken"))?;

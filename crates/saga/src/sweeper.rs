@@ -23,6 +23,13 @@ use crate::store;
 const SWEEP_INTERVAL_MS: u64 = 250;
 /// Instances looked at in one transaction: keeps it to a few milliseconds, and its locks with it.
 const SWEEP_INSTANCES_MAX: u32 = 200;
+/// Most sweeps look only at those whose time came since not long before the last sweep. The index still holds the entries
+/// of every saga that has ended since the table was last vacuumed, the oldest first: stepping over them four times a second
+/// cost a tenth of what Postgres does for an order, at a thousand orders a second.
+const RECENT: Duration = Duration::from_secs(2);
+/// Every so many sweeps one looks at all (5 s): it finds those that were locked when their time came, and those written by
+/// a transaction that was longer open than their time was ahead.
+const SWEEPS_PER_WHOLE: u32 = 20;
 /// Back-off bounds when the database is away or a sweep fails.
 const FAILURE_BACKOFF_MS_MIN: u64 = 250;
 /// As [`FAILURE_BACKOFF_MS_MIN`].
@@ -85,16 +92,17 @@ where
         Duration::from_millis(FAILURE_BACKOFF_MS_MAX),
     );
     let mut sweeps: u32 = 0;
+    // Whether older ones may be left that the last sweep did not come to.
+    let mut left = true;
     while !shutdown.is_requested() {
-        let pause = match round(sweep_or_singly(&pool, runner, topic_prefix, apply)).await {
-            Ok(swept) => {
+        let within = (!left && !sweeps.is_multiple_of(SWEEPS_PER_WHOLE)).then_some(RECENT);
+        let swept = round(sweep_or_singly(&pool, runner, topic_prefix, apply, within)).await;
+        // Also when nothing fired: those that wait for the relay are pushed on, and others stand behind them.
+        left = swept.as_ref().map_or(true, |swept| swept.looked_at >= SWEEP_INSTANCES_MAX as usize);
+        let pause = match swept {
+            Ok(_) => {
                 backoff.reset();
-                // Also when nothing fired: those that wait for the relay are pushed on, and others stand behind them.
-                if swept.looked_at >= SWEEP_INSTANCES_MAX as usize {
-                    Duration::ZERO
-                } else {
-                    Duration::from_millis(SWEEP_INTERVAL_MS)
-                }
+                if left { Duration::ZERO } else { Duration::from_millis(SWEEP_INTERVAL_MS) }
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
@@ -121,7 +129,7 @@ pub struct Swept {
     pub fired: usize,
 }
 
-/// One sweep: fires what is due, in one transaction.
+/// One sweep: fires what is due, in one transaction; with `within`, only what came due within so long.
 ///
 /// # Errors
 /// [`SweepError`]; the transaction is rolled back.
@@ -130,13 +138,14 @@ pub async fn sweep<D, A>(
     runner: &Runner<D>,
     topic_prefix: &str,
     apply: &A,
+    within: Option<Duration>,
 ) -> Result<Swept, SweepError>
 where
     D: Serialize + DeserializeOwned + Clone + Send + Sync,
     A: Apply<D>,
 {
     let mut tx = pool.begin().await?;
-    let Due { inputs: due, looked_at } = runner.sweep_deadlines(&mut tx, SWEEP_INSTANCES_MAX).await?;
+    let Due { inputs: due, looked_at } = runner.sweep_deadlines(&mut tx, SWEEP_INSTANCES_MAX, within).await?;
     let fired = due.len();
     if fired > 0 {
         failpoints::reach("deadlines_taken");
@@ -161,19 +170,20 @@ async fn sweep_or_singly<D, A>(
     runner: &Runner<D>,
     topic_prefix: &str,
     apply: &A,
+    within: Option<Duration>,
 ) -> Result<Swept, SweepError>
 where
     D: Serialize + DeserializeOwned + Clone + Send + Sync,
     A: Apply<D>,
 {
-    match sweep(pool, runner, topic_prefix, apply).await {
+    match sweep(pool, runner, topic_prefix, apply, within).await {
         Err(error) if error.is_fault() => {
             tracing::warn!(
                 saga = runner.saga(),
                 error = &error as &dyn std::error::Error,
                 "a batch of deadlines failed; taking them one by one"
             );
-            sweep_singly(pool, runner, topic_prefix, apply).await
+            sweep_singly(pool, runner, topic_prefix, apply, within).await
         }
         swept => swept,
     }
@@ -185,13 +195,14 @@ async fn sweep_singly<D, A>(
     runner: &Runner<D>,
     topic_prefix: &str,
     apply: &A,
+    within: Option<Duration>,
 ) -> Result<Swept, SweepError>
 where
     D: Serialize + DeserializeOwned + Clone + Send + Sync,
     A: Apply<D>,
 {
     let mut tx = pool.begin().await?;
-    let Due { inputs: due, looked_at } = runner.sweep_deadlines(&mut tx, SWEEP_INSTANCES_MAX).await?;
+    let Due { inputs: due, looked_at } = runner.sweep_deadlines(&mut tx, SWEEP_INSTANCES_MAX, within).await?;
     let fired = due.len();
     for (key, input, cause) in due {
         let mut savepoint = tx.begin().await?;

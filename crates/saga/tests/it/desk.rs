@@ -95,7 +95,7 @@ impl Desk {
     /// Sweeps and takes what is due, in one transaction.
     pub(crate) async fn sweep(&self) -> Vec<Advanced<Parcel>> {
         let (mut tx, mut out) = (self.pool().begin().await.unwrap(), Vec::new());
-        let due = self.runner.sweep_deadlines(&mut tx, 100).await.unwrap().inputs;
+        let due = self.runner.sweep_deadlines(&mut tx, 100, None).await.unwrap().inputs;
         let advanced = self.runner.advance(&mut tx, due, &mut out).await.unwrap();
         append(&mut tx, "", &out).await.unwrap();
         tx.commit().await.unwrap();

@@ -91,8 +91,46 @@ async fn a_sweep_in_which_nothing_fires_tells_that_there_may_be_more() {
     let first = "update saga_instances set wake_at = wake_at - interval '1 hour' where key <> $1";
     sqlx::query(first).bind(due).execute(desk.pool()).await.unwrap();
     let owner = Owner { shown: Mutex::default(), unable: Uuid::nil() };
-    let sweep = async || sweeper::sweep(desk.pool(), &desk.runner, "", &owner).await.unwrap();
+    let sweep = async || sweeper::sweep(desk.pool(), &desk.runner, "", &owner, None).await.unwrap();
     assert_eq!(sweep().await, Swept { looked_at: 200, fired: 0 });
     assert_eq!(sweep().await, Swept { looked_at: 1, fired: 1 });
     assert_eq!(*owner.shown.lock().unwrap(), [due]);
+}
+
+/// Most looks are short ones; what lies further back is found by the loop all the same.
+#[tokio::test]
+async fn what_comes_up_late_and_far_back_is_found_by_the_next_whole_sweep() {
+    let desk = Desk::open("saga_sweeper_late", with_local_pivot()).await;
+    let keys = desk.start(3).await;
+    desk.publish().await;
+    desk.pass(2.1).await;
+    assert!(desk.sweep().await.is_empty(), "publication seen");
+    desk.pass(DEADLINE.as_secs_f64() + 0.1).await;
+    // Out of the sweeper's sight, as an instance is that others hold locked.
+    let set_wake = async |key: Uuid, ahead: &str| {
+        let wake = "update saga_instances set wake_at = now() + $2::text::interval where key = $1";
+        sqlx::query(wake).bind(key).bind(ahead).execute(desk.pool()).await.unwrap();
+    };
+    set_wake(keys[0], "-1 hour").await;
+    set_wake(keys[1], "1 hour").await;
+    set_wake(keys[2], "-1 second").await;
+
+    let owner = Owner { shown: Mutex::default(), unable: Uuid::nil() };
+    let short = Some(Duration::from_secs(60));
+    let swept = sweeper::sweep(desk.pool(), &desk.runner, "", &owner, short).await.unwrap();
+    assert_eq!(swept, Swept { looked_at: 1, fired: 1 });
+    assert_eq!(*owner.shown.lock().unwrap(), [keys[2]]);
+
+    let fired = async |key: Uuid| {
+        let seen = || owner.shown.lock().unwrap().contains(&key).then_some(());
+        eventually(Duration::from_secs(60), async || seen()).await;
+    };
+    let shutdown = Shutdown::manual();
+    let watching = async {
+        fired(keys[0]).await;
+        set_wake(keys[1], "-1 hour").await;
+        fired(keys[1]).await;
+        shutdown.request();
+    };
+    tokio::join!(sweeper::run(desk.pool().clone(), &desk.runner, "", &owner, shutdown.clone()), watching);
 }

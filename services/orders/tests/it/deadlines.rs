@@ -25,8 +25,8 @@ impl World {
         eventually(PATIENCE, async || {
             let published = "update outbox_relay set position_from = pg_current_snapshot()";
             sqlx::query(published).execute(self.pool()).await.unwrap();
-            sweep(self.pool(), &self.context.sagas.place, "", &follow).await.unwrap();
-            sweep(self.pool(), &self.context.sagas.cancel, "", &follow).await.unwrap();
+            sweep(self.pool(), &self.context.sagas.place, "", &follow, None).await.unwrap();
+            sweep(self.pool(), &self.context.sagas.cancel, "", &follow, None).await.unwrap();
             done().await.then_some(())
         })
         .await;
@@ -80,7 +80,10 @@ async fn nothing_fires_while_the_relay_is_behind() {
     let looked =
         "select count(*) from saga_instances where looked_at > created_at + interval '200 milliseconds'";
     eventually(PATIENCE, async || {
-        assert_eq!(sweep(world.pool(), &world.context.sagas.place, "", &follow).await.unwrap().fired, 0);
+        assert_eq!(
+            sweep(world.pool(), &world.context.sagas.place, "", &follow, None).await.unwrap().fired,
+            0
+        );
         (world.count(looked).await == 1).then_some(())
     })
     .await;
