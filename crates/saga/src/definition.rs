@@ -35,7 +35,8 @@ pub struct Step<D> {
     pub act: Act<D>,
     /// How long one attempt waits for its reply, from the time its command is published. Unused by [`Act::Local`].
     pub deadline: Duration,
-    /// How often the command is sent at most, the first time included.
+    /// How often the command is sent for its reply at most, the first time included. Before silence counts it is sent once
+    /// more ([`crate::state::Wait::LastCall`]).
     pub attempts_max: u32,
 }
 

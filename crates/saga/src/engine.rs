@@ -98,7 +98,9 @@ pub fn step<D>(definition: &Definition<D>, state: &State, input: &Input) -> Resu
             }
         }
         Input::Deadline => at.deadline(),
-        Input::SagaDeadline if at.can_turn() => at.turn(REASON_TIMED_OUT),
+        // It ends soon by its own deadline.
+        Input::SagaDeadline if at.is_last_call() => accept(state.clone(), Vec::new()),
+        Input::SagaDeadline if at.can_turn() => at.last_call(),
         Input::SagaDeadline => accept(state.clone(), vec![Effect::Overdue]),
         Input::Cancel { reason } if at.can_turn() => at.turn(reason),
         Input::Cancel { .. } if at.phase == Phase::Compensate => ignore(state, Ignored::Compensating),
@@ -150,6 +152,11 @@ impl<'a, D> Here<'a, D> {
         self.phase == Phase::Act && matches!(self.kind(), Kind::Compensatable(_))
     }
 
+    fn is_last_call(&self) -> bool {
+        use State::{Acting, Compensating};
+        matches!(self.state, Acting { wait: Wait::LastCall, .. } | Compensating { wait: Wait::LastCall, .. })
+    }
+
     /// A reply to what is, or was last, waited for. A late one also frees a stuck saga.
     fn reply(&self, outcome: &Outcome) -> Transition {
         match (outcome, self.phase, self.kind()) {
@@ -190,17 +197,30 @@ impl<'a, D> Here<'a, D> {
     /// No reply in time: unknown, so the same command again; or the back-off is over.
     fn deadline(&self) -> Transition {
         match self.state {
+            // Unknown for good. What can be taken back is, the step in doubt included; anything else needs a person.
+            State::Acting { .. } if self.is_last_call() && self.can_turn() => self.turn(REASON_TIMED_OUT),
+            State::Acting { .. } | State::Compensating { .. } if self.is_last_call() => {
+                self.stuck(WHY_NO_REPLY)
+            }
             State::Acting { attempt, .. } | State::Compensating { attempt, .. }
                 if *attempt < self.attempts_max =>
             {
-                self.send(attempt + 1)
+                self.send(attempt + 1, Wait::Reply)
             }
-            // Unknown for good. What can be taken back is, the step in doubt included; anything else needs a person.
-            State::Acting { .. } if self.can_turn() => self.turn(REASON_TIMED_OUT),
-            State::Acting { .. } | State::Compensating { .. } => self.stuck(WHY_NO_REPLY),
+            State::Acting { .. } | State::Compensating { .. } => self.last_call(),
             State::StuckActing { .. } | State::StuckCompensating { .. } | State::Ended(_) => {
                 ignore(self.state, Ignored::Stuck)
             }
+        }
+    }
+
+    /// The command once more. That it is published tells that messages got through after the time for an answer was over.
+    fn last_call(&self) -> Transition {
+        match self.state {
+            State::Acting { attempt, .. } | State::Compensating { attempt, .. } => {
+                self.send(attempt.saturating_add(1), Wait::LastCall)
+            }
+            waiting => ignore(waiting, Ignored::Stuck),
         }
     }
 
@@ -211,7 +231,9 @@ impl<'a, D> Here<'a, D> {
 
     fn operator(&self, verb: Verb) -> Transition {
         match (self.state, verb) {
-            (State::StuckActing { .. } | State::StuckCompensating { .. }, Verb::Retry) => self.send(1),
+            (State::StuckActing { .. } | State::StuckCompensating { .. }, Verb::Retry) => {
+                self.send(1, Wait::Reply)
+            }
             (State::StuckActing { .. }, Verb::Skip) => forward(self.definition, self.place + 1),
             (State::StuckCompensating { .. }, Verb::Skip) => {
                 backward(self.definition, self.place, self.reason())
@@ -222,9 +244,9 @@ impl<'a, D> Here<'a, D> {
         }
     }
 
-    fn send(&self, attempt: u32) -> Transition {
+    fn send(&self, attempt: u32, wait: Wait) -> Transition {
         let effect = Effect::Command { step: self.name(), phase: self.phase, attempt };
-        accept(self.waiting(attempt, Wait::Reply), vec![effect])
+        accept(self.waiting(attempt, wait), vec![effect])
     }
 
     fn stuck(&self, why: &str) -> Transition {

@@ -31,6 +31,10 @@ pub enum Wait {
     Reply,
     /// The end of the back-off after a failure; then the command is sent again.
     BackOff,
+    /// The reply, a little longer: no attempt was answered in its time, or the whole saga's is over. The command was sent
+    /// once more, and silence counts only when that one is seen to be published, and after as long again as that took (a
+    /// quarter of the deadline at least, the deadline at most): a reply that was held up as it was is there by then.
+    LastCall,
 }
 
 /// How a saga ended.
@@ -56,7 +60,7 @@ pub enum State {
     Acting {
         /// The step; those before it are done.
         step: String,
-        /// How often its command has been sent.
+        /// How often its command has been sent; the last call is one more than the attempts it has.
         attempt: u32,
         /// What is waited for.
         wait: Wait,

@@ -180,6 +180,7 @@ pub(crate) async fn deadlines_sweep(
                    least(i.due_at, i.deadline_at) <= now() as due,
                    coalesce(i.deadline_at <= now(), false) as saga_due,
                    i.command_xid is not null as gated,
+                   'last_call' in (i.state #>> '{acting,wait}', i.state #>> '{compensating,wait}') as last_call,
                    coalesce(pg_visible_in_snapshot(i.command_xid, (select position_from from relay)), false) as published
             from saga_instances i
             where i.saga = $1 and i.version = any($2) and i.wake_at <= now()
@@ -191,7 +192,11 @@ pub(crate) async fn deadlines_sweep(
          ), pushed as (
             select w.key, w.published,
                    -- the step's deadline starts when its command is seen to be published
-                   case when w.published then now() + w.wait_ms * interval '1 millisecond'
+                   case when w.published and w.last_call
+                        -- what came with it is there soon when it went at once; when all were held up, it takes its time
+                        then now() + least(greatest(now() - w.updated_at, w.wait_ms * interval '0.25 milliseconds'),
+                                           w.wait_ms * interval '1 millisecond')
+                        when w.published then now() + w.wait_ms * interval '1 millisecond'
                         -- the relay is behind: look again after half as long again, within a second to a minute
                         when w.gated and w.due
                         then now() + least(greatest((now() - w.updated_at) / 2, interval '1 second'), interval '1 minute')

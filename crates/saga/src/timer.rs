@@ -27,7 +27,8 @@ impl Timer {
     /// The timer of `state`.
     pub(crate) fn of<D>(definition: &Definition<D>, state: &State) -> Self {
         match state {
-            State::Acting { wait: Wait::Reply, .. } | State::Compensating { wait: Wait::Reply, .. } => {
+            State::Acting { wait: Wait::Reply | Wait::LastCall, .. }
+            | State::Compensating { wait: Wait::Reply | Wait::LastCall, .. } => {
                 let wait = deadline(definition, state);
                 let check = (wait / 4).min(Duration::from_millis(PUBLISHED_CHECK_MS_MAX));
                 Self { sent: true, due_in_ms: Some(millis(check).max(1)), wait_ms: Some(millis(wait)) }

@@ -41,13 +41,20 @@ async fn an_unknown_outcome_before_the_pivot_is_taken_back() {
     let desk = Desk::open("saga_unknown_outcome", with_local_pivot()).await;
     let key = desk.start(1).await[0];
     desk.take(key, done("one")).await;
-    for (step, phase) in [("two", Phase::Act), ("two", Phase::Compensate)] {
+    let waits = [
+        (DEADLINE.as_secs_f64(), Phase::Act, 2),
+        (DEADLINE.as_secs_f64(), Phase::Act, 3),
+        // As long again as it took to be published.
+        (LOOK_S + 0.3, Phase::Compensate, 1),
+    ];
+    for (wait_s, phase, attempt) in waits {
         desk.publish().await;
         desk.pass(LOOK_S + 0.1).await;
         assert!(desk.sweep().await.is_empty());
-        desk.pass(DEADLINE.as_secs_f64() + 0.1).await;
-        let attempt = if phase == Phase::Act { 2 } else { 1 };
-        assert_eq!(desk.sweep().await[0].effects, [Effect::Command { step, phase, attempt }]);
+        desk.pass(wait_s - 0.5).await;
+        assert!(desk.sweep().await.is_empty(), "before its time: {attempt}");
+        desk.pass(0.6).await;
+        assert_eq!(desk.sweep().await[0].effects, [Effect::Command { step: "two", phase, attempt }]);
     }
     assert_eq!(desk.see(key).await.status, "compensating");
     let log = desk.log(key).await;
@@ -74,13 +81,49 @@ async fn the_whole_sagas_deadline_turns_it_round_before_the_pivot_and_only_alert
     let mut fired = desk.sweep().await;
     fired.sort_by_key(|advanced| advanced.status == Status::Running);
     assert_eq!(fired.len(), 2);
-    assert_eq!(fired[0].effects, [Effect::Command { step: "one", phase: Phase::Compensate, attempt: 1 }]);
+    assert_eq!(fired[0].effects, [Effect::Command { step: "one", phase: Phase::Act, attempt: 2 }]);
     assert_eq!(fired[1].effects, [Effect::Overdue]);
     let overdue = desk.see(keys[1]).await;
     assert_eq!((overdue.status.as_str(), overdue.deadline_in_ms), ("running", None));
     assert!(in_about(overdue.due_in_ms, 3_600_000), "the step's own deadline stays: {overdue:?}");
-    assert_eq!(desk.see(keys[0]).await.state["compensating"]["reason"], "timed_out");
     assert!(desk.sweep().await.is_empty(), "told once");
+
+    // The last call is out, and nobody answers that either.
+    desk.publish().await;
+    desk.pass(LOOK_S + 0.1).await;
+    assert!(desk.sweep().await.is_empty(), "publication seen");
+    desk.pass(LOOK_S + 0.5).await;
+    let fired = desk.sweep().await;
+    assert_eq!(fired[0].effects, [Effect::Command { step: "one", phase: Phase::Compensate, attempt: 1 }]);
+    assert_eq!(desk.see(keys[0]).await.state["compensating"]["reason"], "timed_out");
+}
+
+/// The answer was said in time and waits in the participant's outbox, as the last call does in the saga's own.
+#[tokio::test]
+async fn silence_counts_only_when_a_command_sent_after_it_is_published() {
+    let desk = Desk::open("saga_last_call", with_local_pivot()).await;
+    let key = desk.start(1).await[0];
+    let mut said = 1;
+    for _ in 0..2 {
+        desk.publish().await;
+        desk.pass(LOOK_S + 0.1).await;
+        assert!(desk.sweep().await.is_empty(), "publication seen");
+        desk.pass(DEADLINE.as_secs_f64() + 0.1).await;
+        assert_eq!(desk.sweep().await.len(), 1);
+        said += 1;
+        assert_eq!(desk.said(key).await.len(), said);
+    }
+    assert_eq!(desk.see(key).await.state["acting"]["wait"], "last_call");
+    for away_s in [LOOK_S + 0.1, 100.0, 3_600.0] {
+        desk.pass(away_s).await;
+        assert!(desk.sweep().await.is_empty(), "fired though nothing was published since");
+    }
+    desk.publish().await;
+    desk.pass(60.0).await;
+    assert!(desk.sweep().await.is_empty(), "what is published with it gets the time to come");
+    assert!(in_about(desk.see(key).await.due_in_ms, 8_000), "all of it, since it was held up for long");
+    let next = desk.take(key, done("one")).await;
+    assert_eq!(next.effects, [Effect::Command { step: "two", phase: Phase::Act, attempt: 1 }]);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use waybill_saga::engine::{self, Transition};
+use waybill_saga::state::Wait;
 use waybill_saga::{Definition, Effect, Ending, Input, Outcome, Phase, State, Status, Verb};
 
 use crate::sagas::{PIVOT, Parcel, STEPS, all_inputs, with_local_pivot, with_remote_pivot};
@@ -74,6 +75,17 @@ fn check(past: &Past, input: &Input, after: &Transition) {
     }
 }
 
+/// Whether a saga that waits for an answer no longer does.
+fn gives_up(before: &State, after: &State) -> bool {
+    let stuck = matches!(after, State::StuckActing { .. } | State::StuckCompensating { .. });
+    before != after && (stuck || before.at() != after.at())
+}
+
+fn is_last_call(state: &State) -> bool {
+    use State::{Acting, Compensating};
+    matches!(state, Acting { wait: Wait::LastCall, .. } | Compensating { wait: Wait::LastCall, .. })
+}
+
 /// Visits every node reachable by `inputs`; returns them, and the accepted edges that are not an operator's.
 fn explore(definition: &Definition<Parcel>, inputs: &[Input]) -> (Seen, HashMap<State, HashSet<State>>) {
     let mut seen = Seen::default();
@@ -104,6 +116,9 @@ fn explore(definition: &Definition<Parcel>, inputs: &[Input]) -> (Seen, HashMap<
             }
             let past = remember(&past, &state, input, &after);
             check(&past, input, &after);
+            if matches!(input, Input::Deadline | Input::SagaDeadline) && gives_up(&state, &after.state) {
+                assert!(is_last_call(&state), "{input:?} gives up without a last call: {state:?}");
+            }
             if after.state != state && !by_operator {
                 edges.entry(state.clone()).or_default().insert(after.state.clone());
             }

@@ -13,6 +13,9 @@ use crate::world::World;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// How often [`hasty`] sagas send a command that nobody answers: two attempts and the last call.
+pub(crate) const SENT: usize = 3;
+
 pub(crate) fn hasty(saga_deadline: Duration) -> Patience {
     let step_deadline = Duration::from_millis(40);
     Patience { step_deadline, step_attempts_max: 2, retry_attempts_max: 2, saga_deadline }
@@ -42,7 +45,7 @@ async fn a_silent_inventory_is_asked_again_then_the_order_is_taken_back() {
     let world = World::patient("deadline_reserve", hasty(Duration::from_secs(600))).await;
     let order = world.place().await;
     world.sweep_until(async || world.said_count("inventory.commands", order, "ReleaseStock").await > 0).await;
-    assert_eq!(world.said_count("inventory.commands", order, "ReserveStock").await, 2);
+    assert_eq!(world.said_count("inventory.commands", order, "ReserveStock").await, SENT);
     world.reply(order, &[Say::Reserved, Say::Released]).await;
     let rejected = ("REJECTED".to_owned(), Some("timed_out".to_owned()), 2);
     assert_eq!(world.standing(order).await, rejected);
@@ -97,7 +100,7 @@ async fn past_the_pivot_silence_ends_at_an_operator_and_a_late_reply_frees_it() 
     world.reply(order, &[Say::Reserved, Say::Authorized]).await;
     let stuck = "select count(*) from saga_instances where status = 'stuck'";
     world.sweep_until(async || world.count(stuck).await == 1).await;
-    assert_eq!(world.said_count("payments.commands", order, "CapturePayment").await, 2);
+    assert_eq!(world.said_count("payments.commands", order, "CapturePayment").await, SENT);
     assert_eq!(world.standing(order).await.0, "CONFIRMED");
     // A cancel waits for the end of place-order.
     assert_eq!(world.cancel(order).await.status, 202);

@@ -8,7 +8,7 @@ use waybill_orders::http::saga_desk::OrderSagas;
 use waybill_outbox::operate::Change;
 use waybill_saga::{self as saga, Status, Verb};
 
-use crate::deadlines::hasty;
+use crate::deadlines::{SENT, hasty};
 use crate::participants::{Participants, Say};
 use crate::world::World;
 
@@ -236,7 +236,12 @@ async fn each_command_that_must_succeed_and_never_does_waits_for_an_operator_and
             let what = format!("{verb:?}");
             match verb {
                 Verb::Retry => {
-                    assert_eq!(case.asked(&world, order).await, 3, "{what}: {} is sent again", case.command);
+                    assert_eq!(
+                        case.asked(&world, order).await,
+                        SENT + 1,
+                        "{what}: {} is sent again",
+                        case.command
+                    );
                     case.end(&world, order, case.rest, &what).await;
                 }
                 Verb::Skip => case.end(&world, order, &case.rest[1..], &what).await,
