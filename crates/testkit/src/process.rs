@@ -13,8 +13,9 @@ use tokio::process::{Child, Command};
 use crate::polling::eventually_named;
 use crate::ports::free_port;
 
-/// Lines of output kept for a failure's message: enough to see why, too few to fill the memory.
-const OUTPUT_LINES_MAX: usize = 200;
+/// Lines of output kept, for failures' messages and for tests that count lines: more than any of these says, too few to fill
+/// the memory.
+const OUTPUT_LINES_MAX: usize = 5_000;
 /// How long the last lines of an ended process are waited for: it ends before they are read.
 const OUTPUT_WAIT: Duration = Duration::from_secs(15);
 /// How long a killed process may take to be gone.

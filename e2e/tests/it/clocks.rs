@@ -12,6 +12,8 @@ use crate::load::{self, Load};
 use crate::shop::Shop;
 use crate::system::{Service, Special, System};
 
+/// Orders placed until one is confirmed at last.
+const ORDERS_MAX: usize = 20;
 /// How long orders come in.
 const UNDISTURBED: Duration = Duration::from_secs(3);
 /// How far a clock is off at least, in seconds, when the library works.
@@ -42,8 +44,7 @@ async fn clocks_that_are_two_hours_off_move_no_deadline() {
     let system = System::start_special("e2e_clocks", &settings, special).await;
     let shop = Shop::new(&system);
     load::stock_up(&shop).await;
-    let first = shop.order(&[("tea", 1)], "tok_approve").await;
-    shop.becomes(&first, "CONFIRMED").await;
+    one_is_confirmed(&shop).await;
     let load = Load::start(&system, load::seed());
     // Answered by the provider long after hasty sagas have lost their patience for the first time.
     for _ in 0..3 {
@@ -81,6 +82,17 @@ async fn clocks_that_are_two_hours_off_move_no_deadline() {
         println!("{}: {retried} messages were retried, the first after {shortest:.3} s", service.name());
         assert!(retried > 0 && shortest >= RETRY_DELAY_S, "{}: {retried}, {shortest}", service.name());
     }
+}
+
+/// Hasty sagas may give up while the machine is busy.
+async fn one_is_confirmed(shop: &Shop<'_>) {
+    for _ in 0..ORDERS_MAX {
+        let order = shop.order(&[("tea", 1)], "tok_approve").await;
+        if shop.decided(&order).await == "CONFIRMED" {
+            return;
+        }
+    }
+    panic!("none of {ORDERS_MAX} orders was confirmed");
 }
 
 /// How many messages were retried, and the shortest wait for it, by the service's database.

@@ -121,6 +121,17 @@ impl<'a> Shop<'a> {
         .await
     }
 
+    /// Waits until the order is confirmed or rejected, and tells which.
+    pub(crate) async fn decided(&self, id: &str) -> String {
+        eventually_named("the order's decision", END_TIMEOUT, async || {
+            let order =
+                self.get(&self.system.orders.url, &format!("/api/v1/orders/{id}"), &self.customer).await.1;
+            let status = order["status"].as_str().unwrap_or_default();
+            ["CONFIRMED", "REJECTED"].contains(&status).then(|| status.to_owned())
+        })
+        .await
+    }
+
     /// The stock of a SKU: (available, reserved, shipped).
     pub(crate) async fn stock(&self, sku: &str) -> (i64, i64, i64) {
         let (_, stock) =

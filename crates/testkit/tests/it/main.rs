@@ -19,12 +19,14 @@ async fn each_database_is_its_own_and_is_dropped() {
     assert!(!seen);
     let name = one.name().to_owned();
     drop(one);
-    let left: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
-        .bind(name)
-        .fetch_one(&two.pool)
-        .await
-        .unwrap();
-    assert!(!left);
+    // The end of a test waits for it, but not for ever.
+    eventually(PATIENCE, async || {
+        let left =
+            sqlx::query_scalar("select exists (select from pg_database where datname = $1)").bind(&name);
+        let left: bool = left.fetch_one(&two.pool).await.unwrap();
+        (!left).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -59,14 +59,14 @@ async fn prices_and_replies_in_kafka_carry_an_order_to_confirmed() {
     let url = format!("{}/api/v1/orders", process.url);
     let body =
         json!({"lines": [{"sku": "TEA", "quantity": 3}], "currency": "EUR", "payment_token": "tok_approve"});
-    // 422 unknown_sku until the price has come.
+    // 422 unknown_sku until the price has come; 503 when the machine is too busy.
     let placed: Value = eventually(PATIENCE, async || {
         let request = client.post(&url).bearer_auth(&token).header("Idempotency-Key", "the-only-one");
         let answer = request.json(&body).send().await.unwrap();
         match answer.status().as_u16() {
             202 => Some(answer.json().await.unwrap()),
             status => {
-                assert_eq!(status, 422);
+                assert!([422, 503].contains(&status), "{status}");
                 None
             }
         }
