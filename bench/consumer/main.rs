@@ -123,7 +123,8 @@ async fn batches(arguments: &Arguments) {
             unit: "times",
             aim: Some(10.0),
         },
-        percent("half of the records repeated, against none", repeats / batches, Some(80.0)),
+        percent("half of the records repeated: records, against none", repeats / batches, Some(80.0)),
+        percent("the same, only the new ones counted", repeats / 2.0 / batches, None),
         percent("one of a thousand undecodable, against none", undecodable / batches, Some(85.0)),
         percent("one of a thousand breaking a constraint, against none", breaking / batches, Some(85.0)),
     ];

@@ -13,21 +13,25 @@ pub(crate) async fn rate(batch: usize, seconds: u64) -> Option<f64> {
     sqlx::raw_sql(TABLE).execute(&database.pool).await.unwrap();
     let turn = Turn { clients: 1, seconds, session: "", variables: &[] };
     let ran = pgbench::run(&pgbench, &database.url, &transaction(batch), &turn).unwrap();
+    let written = "select (select count(*) from inbox), (select sum(messages)::bigint from balances), (select count(*) from outbox)";
+    let written: (i64, i64, i64) = sqlx::query_as(written).fetch_one(&database.pool).await.unwrap();
+    let sent = ran.transactions * i64::try_from(batch).unwrap();
+    assert_eq!(written, (sent, sent, sent), "each of pgbench's messages is written once");
     Some(ran.per_second * batch as f64)
 }
 
-/// What the group does for one batch, statement by statement.
+/// What the group does for one batch, statement by statement; ids that grow with time, as the group's do.
 fn transaction(batch: usize) -> String {
     format!(
         "\\set first random(0, 9899)
 begin;
-select inbox_take('balances', array(select gen_random_uuid() from generate_series(1, {batch})), 0::smallint,
+select inbox_take('balances', array(select uuidv7() from generate_series(1, {batch})), 0::smallint,
     array(select convert_to('key-' || n, 'UTF8') from generate_series(1, {batch}) n));
 insert into balances (key, amount, messages)
     select 'key-' || (:first + n), 1, 1 from generate_series(1, {batch}) n order by 1
     on conflict (key) do update
     set amount = balances.amount + excluded.amount, messages = balances.messages + 1;
-select outbox_append(array_agg(gen_random_uuid()), array_agg('bench.answers'::text),
+select outbox_append(array_agg(uuidv7()), array_agg('bench.answers'::text),
     array_agg(convert_to('key-' || n, 'UTF8')), array_agg({HEADERS}::text), array_agg(decode(repeat('07', 200), 'hex')))
     from generate_series(1, {batch}) n;
 commit;

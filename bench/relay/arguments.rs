@@ -25,8 +25,8 @@ pub(crate) struct Arguments {
     /// Seconds of one open loop, of one turn of transactions, and for which the idle relay is watched.
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
-    /// `linger.ms` of both in a drain; latency is measured with the relay's default.
-    #[arg(long, default_value_t = 1)]
+    /// `linger.ms` of both in a drain, the relay's default; latency is measured with that.
+    #[arg(long, default_value_t = 0)]
     pub(crate) linger_ms: u32,
     /// Rows per second of the open loop; a fifth of a drain's rate when not given.
     #[arg(long)]

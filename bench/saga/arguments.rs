@@ -23,6 +23,10 @@ pub(crate) struct Arguments {
     /// Measured seconds of one turn of the whole.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) measure_s: u64,
+    /// Measured seconds of one turn of `place`. Up to three end before the first order is five seconds old; then the service
+    /// looks whether its command was published, which here it never is, and pgbench does nothing of the kind.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=120))]
+    pub(crate) place_s: u64,
     /// Clients that place orders; in `place` also the connections of the service's pool and of pgbench.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) clients: u32,
@@ -39,7 +43,7 @@ pub(crate) struct Arguments {
 pub(crate) enum What {
     /// Each hop of an order alone, then all of them at full load.
     Hops,
-    /// The place-order endpoint against pgbench that sends the same SQL, on the disk and in memory.
+    /// The place-order endpoint against pgbench that writes the same rows, one order in a statement, on the disk and in memory.
     Place,
 }
 

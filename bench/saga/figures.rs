@@ -9,11 +9,13 @@ use waybill_bench::findings::{self, Aim, Finding, quantile};
 use waybill_bench::phases::closed::Throughput;
 use waybill_bench::report::Machine;
 
-use crate::hops::{Alone, PLACE};
+use crate::hops::{Alone, PLACE, SERVERS};
 use crate::stages::PLACED;
 
 /// Percent of the sum's rate that the whole is to reach.
 const AIM_PERCENT: f64 = 50.0;
+/// Resident memory that a service may have at full load.
+const MEMORY_MIB_MAX: f64 = 128.0;
 /// The load, as it is watched.
 const LOAD: &str = "spine";
 
@@ -122,12 +124,26 @@ fn compared(machine: &Machine, hops: &[Figure], turns: &[Turn]) -> Vec<Finding> 
             "%",
             least,
         ),
+        Finding::aimed(
+            "most memory of a service or the relay",
+            most_memory_mib(turns),
+            "MiB",
+            Aim::AtMost(MEMORY_MIB_MAX),
+        ),
         Finding::told(
             "strangers' processor seconds in the whole's turn that was disturbed most",
             turns.iter().map(|turn| turn.whole.spent.others_cpu_s).fold(0.0, f64::max),
             "s",
         ),
     ]
+}
+
+/// Resident, at full load.
+fn most_memory_mib(turns: &[Turn]) -> f64 {
+    let uses = turns.iter().flat_map(|turn| &turn.whole.spent.processes);
+    let ours = uses.filter(|(name, _)| **name != LOAD && !SERVERS.contains(name));
+    let bytes = ours.filter_map(|(_, used)| used.peak_rss_bytes).max().unwrap_or_default();
+    real(i64::try_from(bytes).unwrap_or(i64::MAX)) / (1024.0 * 1024.0)
 }
 
 fn of(turns: &[Turn], value: impl Fn(&Turn) -> f64) -> f64 {

@@ -28,7 +28,7 @@ pub(crate) const PLACE: &str = "orders: place";
 /// Everybody whose turn can come.
 const ALL: [Who; 4] = [Who::Orders, Who::Inventory, Who::Payments, Who::Relay];
 /// The servers, as they are watched.
-const SERVERS: [&str; 2] = ["postgres", "kafka"];
+pub(crate) const SERVERS: [&str; 2] = ["postgres", "kafka"];
 /// The load, as it is watched.
 const LOAD: &str = "spine";
 

@@ -39,9 +39,27 @@ struct Measured {
     p50_ms: f64,
 }
 
+impl Measured {
+    /// Of each figure.
+    fn medians(turns: &[Self]) -> Self {
+        let of = |value: fn(&Self) -> f64| quantile(&mut turns.iter().map(value).collect::<Vec<_>>(), 0.5);
+        Self {
+            rows_per_second: of(|turn| turn.rows_per_second),
+            rows_per_cpu_second: of(|turn| turn.rows_per_cpu_second),
+            memory_mib: of(|turn| turn.memory_mib),
+            p50_ms: of(|turn| turn.p50_ms),
+        }
+    }
+}
+
 pub(crate) async fn run(arguments: &Arguments) -> Vec<Finding> {
-    let peer = of_peer(arguments).await;
-    let ours = of_relay(arguments).await;
+    let (mut of_peers, mut of_relays) = (Vec::new(), Vec::new());
+    for number in 1..=arguments.runs {
+        arguments.say(&format!("run {number}"));
+        of_peers.push(of_peer(arguments).await);
+        of_relays.push(of_relay(arguments).await);
+    }
+    let (peer, ours) = (Measured::medians(&of_peers), Measured::medians(&of_relays));
     let told = |who: &str, measured: &Measured| {
         [
             Finding::told(format!("{who}: drain"), measured.rows_per_second, "rows/s"),

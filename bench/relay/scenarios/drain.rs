@@ -35,9 +35,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Vec<Finding> {
     }
     arguments.say("watching it idle ...");
     let idle = relay::idle(&database, Duration::from_secs(arguments.seconds)).await;
-    let dead =
-        "select coalesce(sum(n_dead_tup), 0)::bigint from pg_stat_user_tables where relname ~ '^outbox_\\d'";
-    let dead: i64 = sqlx::query_scalar(dead).fetch_one(&database.pool).await.unwrap();
+    let dead = "select coalesce(sum(n_dead_tup) filter (where relname ~ '^outbox_\\d'), 0)::bigint,
+                coalesce(sum(n_tup_upd) filter (where relname = 'outbox_relay'), 0)::bigint from pg_stat_user_tables";
+    let (dead, renewals): (i64, i64) = sqlx::query_as(dead).fetch_one(&database.pool).await.unwrap();
     let most = |of: fn(&crate::report::Cost) -> f64| {
         relay_runs.iter().filter_map(|run| run.cost.as_ref()).map(of).fold(0.0, f64::max)
     };
@@ -68,6 +68,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Vec<Finding> {
             Aim::AtMost(1.0),
         ),
         Finding::aimed("dead tuples of the outbox", dead as f64, "", Aim::AtMost(0.0)),
+        Finding::told("changes of the row of position and lease, all runs", renewals as f64, ""),
         Finding::aimed(
             "resident memory at full drain",
             most(|cost| cost.peak_memory_mib),

@@ -11,7 +11,7 @@ use waybill_bench::journal::Journal;
 use waybill_bench::shop::Shop;
 
 use super::ground::Ground;
-use super::{MEASURED_S, Turn, WARM_UP_S, spent_ms};
+use super::{Turn, WARM_UP_S, spent_ms};
 use crate::arguments::Arguments;
 
 /// What clients did.
@@ -37,7 +37,7 @@ pub(super) async fn load(ground: &Ground, arguments: &Arguments) -> Result<Place
     tokio::time::sleep(Duration::from_secs(WARM_UP_S)).await;
     let watched = ground.watched(&[("orders", ground.orders.pid()), ("client", Some(std::process::id()))])?;
     let (began, before, look) = (Instant::now(), journal.accepted_count(), watched.look());
-    tokio::time::sleep(Duration::from_secs(MEASURED_S)).await;
+    tokio::time::sleep(Duration::from_secs(arguments.place_s)).await;
     let (seconds, after) = (began.elapsed().as_secs_f64(), journal.accepted_count());
     let spent = watched.look().since(&look);
     stop.store(true, Ordering::Relaxed);

@@ -28,10 +28,6 @@ const DISK_AIM_PERCENT: f64 = 80.0;
 const MEMORY_AIM_PERCENT: f64 = 35.0;
 /// Seconds of both before each measured time: connections, plans, pages.
 const WARM_UP_S: u64 = 1;
-/// Measured seconds of one turn. With the warm-up it ends before the first order is five seconds old: then the service looks
-/// whether its command was published, which is the saga's work and not the endpoint's. In a system with a relay most orders
-/// have ended by then; here none is ever published.
-const MEASURED_S: u64 = 3;
 
 /// Measures both on both.
 ///
@@ -145,14 +141,15 @@ async fn by_pgbench(server: &str, kafka: &Kafka, arguments: &Arguments) -> Resul
     let script = statement::script()?;
     let variables = sample.variables(sample::HEAD);
     let (clients, session) = (arguments.clients, pgbench::SERVICE_SESSION);
-    let turn = pgbench::Turn { clients, seconds: WARM_UP_S + MEASURED_S, session, variables: &variables };
+    let turn =
+        pgbench::Turn { clients, seconds: WARM_UP_S + arguments.place_s, session, variables: &variables };
     let watched = ground.watched(&[])?;
     // Its sessions and plans are made in the warm-up, as the service's are.
     let (ran, spent) = std::thread::scope(|scope| {
         let spent = scope.spawn(|| {
             std::thread::sleep(Duration::from_secs(WARM_UP_S));
             let look = watched.look();
-            std::thread::sleep(Duration::from_secs(MEASURED_S));
+            std::thread::sleep(Duration::from_secs(arguments.place_s));
             watched.look().since(&look)
         });
         let ran = pgbench::run(&pgbench, &ground.database.url, &script, &turn);
@@ -164,7 +161,7 @@ async fn by_pgbench(server: &str, kafka: &Kafka, arguments: &Arguments) -> Resul
     let rates = ran.by_second.get(warm_up..).unwrap_or_default();
     anyhow::ensure!(!rates.is_empty(), "pgbench told no rates");
     let per_second = rates.iter().sum::<f64>() / real(i64::try_from(rates.len()).context("seconds")?);
-    let mut cpu_ms = spent_ms(&spent, per_second * Duration::from_secs(MEASURED_S).as_secs_f64());
+    let mut cpu_ms = spent_ms(&spent, per_second * Duration::from_secs(arguments.place_s).as_secs_f64());
     cpu_ms.insert("pgbench", 1_000.0 * ran.cpu_s / real(ran.transactions));
     ground.audit(1 + ran.transactions).await?;
     Ok(Turn { per_second, cpu_ms })

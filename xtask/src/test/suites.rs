@@ -21,6 +21,9 @@ const LONG: [&str; 6] = [
     "xtask/tests/it",
 ];
 
+/// libtest: what passed tests print is shown too: how many states a model has, how often rows were published again.
+const SHOW_OUTPUT: &str = "--show-output";
+
 /// One program that runs tests and tells libtest's summary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Suite {
@@ -90,7 +93,8 @@ fn suite(layout: &Layout, message: &str) -> Option<Suite> {
         "main.rs" | "lib.rs" => source.parent()?,
         _ => source,
     };
-    Some(Suite { name: folder.display().to_string(), program, args: Vec::new(), dir })
+    let args = vec![OsString::from(SHOW_OUTPUT)];
+    Some(Suite { name: folder.display().to_string(), program, args, dir })
 }
 
 #[cfg(test)]
