@@ -8,7 +8,7 @@ use rdkafka::config::ClientConfig;
 use waybill_testkit::{TestDatabase, TestTopics, eventually, kafka_bootstrap};
 
 use super::audit::audit;
-use super::setup::{Outbox, SOON, TOPIC, append, append_sized, ask, metric};
+use super::setup::{LEASE_SOON_OVER, Outbox, SOON, TOPIC, append, append_sized, ask, metric};
 
 /// Waits until `/ready` is 503 and says this.
 async fn not_ready(relay: &waybill_testkit::Process, says: &str) {
@@ -27,7 +27,7 @@ async fn nothing_passes_a_row_whose_topic_is_missing() {
     append(&mut connection, &topic, 1).await;
     append(&mut connection, &late, 2).await;
     append(&mut connection, &topic, 1).await;
-    let mut relay = outbox.relay().spawn();
+    let mut relay = outbox.relay().env("OUTBOX_RELAY_LEASE_MS", LEASE_SOON_OVER).spawn();
     not_ready(&relay, "late.events").await;
     assert_eq!(metric(&relay, "outbox_relay_fault{database=\"db\",kind=\"topic\"}").await, 1.0);
     // The lease outlives three times its length here: waiting for a topic does not lose it.
@@ -53,7 +53,7 @@ async fn a_relay_that_lost_its_lease_with_a_fault_is_well_while_another_publishe
     let outbox = Outbox::new("stood_down").await;
     let mut connection = outbox.connection().await;
     append(&mut connection, &outbox.topics.full("late.events"), 1).await;
-    let mut relay = outbox.relay().spawn();
+    let mut relay = outbox.relay().env("OUTBOX_RELAY_LEASE_MS", LEASE_SOON_OVER).spawn();
     not_ready(&relay, "late.events").await;
     let fault = "outbox_relay_fault{database=\"db\",kind=\"topic\"}";
     assert_eq!(metric(&relay, fault).await, 1.0);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use waybill_testkit::{Process, eventually};
 
 use super::audit::audit;
-use super::setup::{Outbox, SOON, TOPIC, append, ask, metric};
+use super::setup::{LEASE_SOON_OVER, Outbox, SOON, TOPIC, append, ask, metric};
 
 #[tokio::test]
 async fn a_clean_end_hands_over_before_the_lease_runs_out() {
@@ -43,9 +43,10 @@ async fn a_clean_end_hands_over_before_the_lease_runs_out() {
 #[tokio::test]
 async fn a_killed_holder_is_followed_when_its_lease_runs_out() {
     let outbox = Outbox::new("takeover").await;
-    let mut first = outbox.relay().spawn();
+    let relay = || outbox.relay().env("OUTBOX_RELAY_LEASE_MS", LEASE_SOON_OVER);
+    let mut first = relay().spawn();
     first.wait_ready(SOON).await;
-    let mut second = outbox.relay().spawn();
+    let mut second = relay().spawn();
     second.wait_ready(SOON).await;
     first.kill9().await;
     eventually(SOON, async || (metric(&second, "outbox_relay_lease_held").await == 1.0).then_some(())).await;
@@ -60,7 +61,10 @@ async fn a_killed_holder_is_followed_when_its_lease_runs_out() {
 async fn of_two_relays_over_two_databases_each_is_published_by_one_and_then_by_the_one_that_is_left() {
     let (left, right) = (Outbox::new("pair_left").await, Outbox::new("pair_right").await);
     let databases = format!("left={},right={}", left.database.url, right.database.url);
-    let relay = || left.relay().env("OUTBOX_RELAY_DATABASES", databases.clone());
+    let relay = || {
+        let relay = left.relay().env("OUTBOX_RELAY_DATABASES", databases.clone());
+        relay.env("OUTBOX_RELAY_LEASE_MS", LEASE_SOON_OVER)
+    };
     let (mut first, mut second) = (relay().spawn(), relay().spawn());
     first.wait_ready(SOON).await;
     second.wait_ready(SOON).await;

@@ -4,7 +4,7 @@ use sqlx::Connection as _;
 use waybill_testkit::eventually;
 
 use super::audit::audit;
-use super::setup::{Outbox, SOON, TOPIC, append, append_sized, metric};
+use super::setup::{LEASE_SOON_OVER, Outbox, SOON, TOPIC, append, append_sized, metric};
 
 /// Rows of one aggregate in one transaction.
 async fn backlog(outbox: &Outbox, transactions: i32, rows: i32) {
@@ -26,6 +26,7 @@ async fn a_large_round_is_resumed_where_it_was_acknowledged() {
     // Small pieces, little in flight, position stored at every turn: there is an inside to be killed in.
     let mut relay = outbox
         .relay()
+        .env("OUTBOX_RELAY_LEASE_MS", LEASE_SOON_OVER)
         .env("OUTBOX_RELAY_PIECE_ROWS_MAX", "50")
         .env("OUTBOX_RELAY_IN_FLIGHT_ROWS_MAX", "100")
         .env("OUTBOX_RELAY_POSITION_INTERVAL_MS", "10")

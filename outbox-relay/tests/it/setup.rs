@@ -8,8 +8,13 @@ use waybill_testkit::{Process, ProcessBuilder, TestDatabase, TestTopics};
 
 /// Anything in these tests is done by then, on a slow machine too.
 pub(crate) const SOON: Duration = Duration::from_secs(120);
-/// For tests that wait until a killed relay's lease has run out, in milliseconds: the shortest there is.
+/// A lease in milliseconds that no busy machine loses: it is held after half of it without an answer, and each statement that
+/// keeps it is cut after a fifth. One that is lost publishes its last rows again.
+const LEASE_LONG: &str = "60000";
+/// For tests that wait until a killed relay's lease has run out: the shortest there is, and one that is lost less easily.
 pub(crate) const LEASE_SHORT: &str = "500";
+/// As [`LEASE_SHORT`].
+pub(crate) const LEASE_SOON_OVER: &str = "2000";
 /// The topic of most tests.
 pub(crate) const TOPIC: &str = "t.events";
 pub(crate) const PARTITIONS: i32 = 3;
@@ -41,11 +46,11 @@ impl Outbox {
         PgConnection::connect(&self.database.url).await.unwrap()
     }
 
-    /// A relay on this database, its name `db`; a short lease so that tests are.
+    /// A relay on this database, its name `db`.
     pub(crate) fn relay(&self) -> ProcessBuilder {
         Process::named("outbox-relay")
             .env("OUTBOX_RELAY_DATABASES", format!("db={}", self.database.url))
-            .env("OUTBOX_RELAY_LEASE_MS", "2000")
+            .env("OUTBOX_RELAY_LEASE_MS", LEASE_LONG)
             .env("OUTBOX_RELAY_POSITION_INTERVAL_MS", "50")
     }
 
