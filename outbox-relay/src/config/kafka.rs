@@ -12,7 +12,7 @@ use super::Tuning;
 /// The variable for any other property.
 const VARIABLE: &str = "OUTBOX_RELAY_KAFKA_PROPERTIES";
 /// What order and completeness rest on; not to be set otherwise.
-const FIXED: [&str; 10] = [
+const FIXED: [&str; 11] = [
     "acks",
     "request.required.acks",
     "enable.idempotence",
@@ -22,6 +22,8 @@ const FIXED: [&str; 10] = [
     "message.timeout.ms",
     "delivery.timeout.ms",
     "transactional.id",
+    // Each row's partition is chosen by that hash (`Producer::destination`).
+    "partitioner",
     // Of an acknowledgement nothing would be heard.
     "delivery.report.only.error",
 ];

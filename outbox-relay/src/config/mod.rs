@@ -218,7 +218,10 @@ mod tests {
         let error = read(&[
             ("OUTBOX_RELAY_DATABASES", "orders=mysql://x,=postgres://y,orders"),
             ("OUTBOX_RELAY_LEASE_MS", "1"),
-            ("OUTBOX_RELAY_KAFKA_PROPERTIES", "acks=1;linger.ms;delivery.report.only.error=true"),
+            (
+                "OUTBOX_RELAY_KAFKA_PROPERTIES",
+                "acks=1;linger.ms;delivery.report.only.error=true;partitioner=random",
+            ),
             ("WAYBILL_LOG_FORMAT", "xml"),
             ("RUST_LOG", "outbox_relay=loud"),
             ("OUTBOX_RELAY_CONFIG", "/nowhere/relay.toml"),
@@ -235,7 +238,9 @@ mod tests {
         ] {
             assert!(variables.contains(&name), "{name} in {error}");
         }
-        assert!(error.to_string().contains("delivery.report.only.error is fixed"), "{error}");
+        for name in ["acks", "delivery.report.only.error", "partitioner"] {
+            assert!(error.to_string().contains(&format!("{name} is fixed")), "{name} in {error}");
+        }
     }
 
     #[test]

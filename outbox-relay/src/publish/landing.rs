@@ -221,6 +221,12 @@ impl Landing {
         self.brokers_down.store(true, Ordering::Relaxed);
     }
 
+    /// No broker answered a question: a connection may be open for long to one that hangs.
+    pub fn brokers_are_silent(&self, reason: &str) {
+        self.trouble(reason);
+        self.all_brokers_down();
+    }
+
     /// What librdkafka told last; empty when it never did.
     #[must_use]
     pub fn last_trouble(&self) -> String {

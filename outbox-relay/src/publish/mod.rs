@@ -9,4 +9,4 @@ mod producer;
 pub use headers::headers;
 pub use landing::{Failure, Landing, Tag};
 pub(crate) use producer::PRODUCER_ENDED;
-pub use producer::{Producer, ProducerError, Send, TopicCheck};
+pub use producer::{Destination, Producer, ProducerError, Send, TopicCheck};

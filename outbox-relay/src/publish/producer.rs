@@ -44,6 +44,12 @@ pub enum ProducerError {
         #[source]
         source: StoreError,
     },
+    /// It would not fit even if the producer's queue were empty.
+    #[error("row {id} is larger than the producer's whole queue: raise queue.buffering.max.kbytes")]
+    TooLarge {
+        /// The row's id.
+        id: i64,
+    },
     /// Its headers are no JSON object.
     #[error("the headers of row {id} are no JSON object")]
     BadHeaders {
@@ -60,8 +66,18 @@ pub enum ProducerError {
 pub enum Send {
     /// Taken.
     Taken,
-    /// The producer's queue is full: try again when something landed. Or the producer has ended: the landing tells why.
+    /// The producer's queue is full: try again in a moment. Or the producer has ended: the landing tells why.
     Full,
+}
+
+/// Where a row goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The partition of its key; without a key any.
+    partition: Option<i32>,
+    /// Whether it must travel alone, for the broker may know nothing of this producer there: its acknowledgement is to be
+    /// waited for before any other row is sent.
+    pub alone: bool,
 }
 
 /// What is known of a topic.
@@ -101,12 +117,6 @@ impl Producer {
         &self.landing
     }
 
-    /// Whether the topic was found to exist in this producer's life.
-    #[must_use]
-    pub fn knows(&self, topic: &str) -> bool {
-        self.topics.contains_key(topic)
-    }
-
     /// Asks the broker about a topic, so that a missing one is found before anything passes it. Tell
     /// [`Producer::learn`] of one that exists.
     pub fn check_topic(&self, topic: &str) -> impl Future<Output = TopicCheck> + std::marker::Send + 'static {
@@ -117,7 +127,7 @@ impl Producer {
 
     /// The topic exists, with so many partitions.
     pub fn learn(&mut self, topic: &str, partitions: usize) {
-        self.topics.insert(topic.to_owned(), Partitions::new(partitions));
+        self.topics.entry(topic.to_owned()).or_default().learn(partitions, Instant::now());
     }
 
     /// Asks in the background whether a broker answers; one that does is told to the landing.
@@ -135,39 +145,54 @@ impl Producer {
         })
     }
 
-    /// Whether a row must travel alone, for the broker may know nothing of this producer where its key goes: its
-    /// acknowledgement is to be waited for before any other row is sent. Asked once for each row, before it is sent; `topic`
-    /// is the row's, and known.
+    /// Where a row goes, asked once for each before it is sent; `None` when its topic is to be asked for first, by
+    /// [`Producer::check_topic`]. The partition is chosen here, so that librdkafka, which learns of partitions that were
+    /// added at another time, chooses no other than the one that `alone` speaks of.
     ///
     /// # Errors
     /// When the row's key can not be read.
-    pub fn goes_alone(&mut self, row: &Row, topic: &str) -> Result<bool, ProducerError> {
+    pub fn destination(&mut self, row: &Row, topic: &str) -> Result<Option<Destination>, ProducerError> {
+        let now = Instant::now();
+        let Some(partitions) = self.topics.get_mut(topic).filter(|known| known.are_fresh(now)) else {
+            return Ok(None);
+        };
         let key = row.key().map_err(|source| ProducerError::BadRow { id: row.id(), source })?;
-        // Without a key it goes to any partition, and has no order to keep.
-        let (Some(key), Some(partitions)) = (key, self.topics.get_mut(topic)) else { return Ok(false) };
-        Ok(partitions.send(partitions.of(key), Instant::now()))
+        // Without a key it has no order to keep.
+        let Some(key) = key else { return Ok(Some(Destination { partition: None, alone: false })) };
+        let partition = partitions.of(key);
+        Ok(Some(Destination { partition: Some(partition), alone: partitions.send(partition, now) }))
     }
 
-    /// Hands a row over without waiting; `topic` is the row's.
+    /// Hands a row over without waiting; topic and destination are the row's.
     ///
     /// # Errors
     /// When the row can never be taken; a full queue is no error.
-    pub fn send(&self, row: &Row, topic: &str, tag: Tag) -> Result<Send, ProducerError> {
+    pub fn send(&self, row: &Row, topic: &str, to: Destination, tag: Tag) -> Result<Send, ProducerError> {
         let id = row.id();
         let bad_row = |source| ProducerError::BadRow { id, source };
         let headers = headers(row.headers().map_err(bad_row)?);
         let record = BaseRecord::<[u8], [u8], usize> {
             topic,
-            partition: None,
+            partition: to.partition,
             payload: row.payload().map_err(bad_row)?,
             key: row.key().map_err(bad_row)?,
             timestamp: Some(row.created_at_us() / 1000),
             headers: headers.map_err(|source| ProducerError::BadHeaders { id, source })?,
             delivery_opaque: tag.pack(),
         };
-        match self.inner.send(record) {
+        let sent = match self.inner.send(record) {
+            // Full with nothing in it: it became empty since, or is too small for this row.
+            Err((error, record)) if is_full(&error) && self.inner.in_flight_count() == 0 => {
+                match self.inner.send(record) {
+                    Err((error, _)) if is_full(&error) => return Err(ProducerError::TooLarge { id }),
+                    sent => sent,
+                }
+            }
+            sent => sent,
+        };
+        match sent {
             Ok(()) => Ok(Send::Taken),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(Send::Full),
+            Err((error, _)) if is_full(&error) => Ok(Send::Full),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::Fatal), _)) => {
                 self.notice_end();
                 Ok(Send::Full)
@@ -198,6 +223,10 @@ impl Producer {
         self.purge();
         tokio::task::spawn_blocking(move || drop(self));
     }
+}
+
+fn is_full(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull))
 }
 
 fn topic_check(producer: &ThreadedProducer<Context>, name: &str) -> TopicCheck {

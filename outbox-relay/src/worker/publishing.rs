@@ -30,6 +30,8 @@ const ROWS_BETWEEN_LOOKS: usize = 256;
 const ROWS_WORTH_A_WRITE: usize = 500;
 /// A producer without a connection for longer than this is a fault; less is how long connecting takes.
 const CONNECTING_SLOW: Duration = Duration::from_secs(2);
+/// Pause between two looks at one row: whether there is room for it, whether it landed.
+const ROW_PAUSE: Duration = Duration::from_millis(1);
 /// Pause between two questions for a missing topic, or for a broker that does not answer.
 const QUESTION_PAUSE: Duration = Duration::from_secs(1);
 
@@ -55,8 +57,6 @@ pub(super) struct Publishing<'a> {
     rows_alone: usize,
     /// Rows handed over in this tenure.
     handed_over: u64,
-    /// The topic of the last row handed over.
-    topic: String,
 }
 
 impl<'a> Publishing<'a> {
@@ -88,7 +88,6 @@ impl<'a> Publishing<'a> {
             progress: false,
             rows_alone: worker.rows_alone,
             handed_over: 0,
-            topic: String::new(),
         };
         let why = publishing.until_the_end().await;
         worker.tell_at_once(&why);
@@ -154,13 +153,15 @@ impl<'a> Publishing<'a> {
 
     async fn send(&mut self, row: &Row, tag: Tag) -> Result<(), End> {
         let topic = row.topic().map_err(|error| End::Reading(ReadingError::Reader(error.into())))?;
-        if self.topic != topic {
-            self.know_topic(topic).await?;
-        }
-        let alone = self.producer.goes_alone(row, topic).map_err(End::Row)?;
-        while self.producer.send(row, topic, tag).map_err(End::Row)? == Send::Full {
-            let landing = Arc::clone(&self.landing);
-            self.meanwhile(async move { landing.changed().await }).await?;
+        let to = loop {
+            match self.producer.destination(row, topic).map_err(End::Row)? {
+                Some(to) => break to,
+                None => self.ask_for_topic(topic).await?,
+            }
+        };
+        // Not until something landed: rows of one piece may fill the queue, and it lands with its last one.
+        while self.producer.send(row, topic, to, tag).map_err(End::Row)? == Send::Full {
+            self.meanwhile(tokio::time::sleep(ROW_PAUSE)).await?;
         }
         self.handed_over += 1;
         if let Some(newest) = self.on_its_way.back_mut() {
@@ -169,26 +170,26 @@ impl<'a> Publishing<'a> {
         if self.rows_alone > 0 {
             self.rows_alone -= 1;
             while self.landing.landed_without_gap(tag.slot) <= tag.place {
-                self.meanwhile(tokio::time::sleep(Duration::from_millis(1))).await?;
+                self.meanwhile(tokio::time::sleep(ROW_PAUSE)).await?;
             }
-        } else if alone {
+        } else if to.alone {
             while !self.landing.has_landed(tag) {
-                self.meanwhile(tokio::time::sleep(Duration::from_millis(1))).await?;
+                self.meanwhile(tokio::time::sleep(ROW_PAUSE)).await?;
             }
         }
         Ok(())
     }
 
-    /// Waits until the topic exists: a row for a missing topic stops everything behind it.
-    async fn know_topic(&mut self, topic: &str) -> Result<(), End> {
-        while !self.producer.knows(topic) {
+    /// Waits until the topic is known to exist: a row for a missing topic stops everything behind it.
+    async fn ask_for_topic(&mut self, topic: &str) -> Result<(), End> {
+        loop {
             let question = self.producer.check_topic(topic);
             match self.meanwhile(question).await? {
                 TopicCheck::Exists(partitions) => {
                     self.producer.learn(topic, partitions);
                     self.landing.brokers_answer();
                     self.worker.status.clear(FaultKind::Topic);
-                    continue;
+                    return Ok(());
                 }
                 TopicCheck::Missing(why) => {
                     let text = format!(
@@ -196,12 +197,10 @@ impl<'a> Publishing<'a> {
                     );
                     self.worker.fault(FaultKind::Topic, &text);
                 }
-                TopicCheck::Away(_) => {}
+                TopicCheck::Away(why) => self.landing.brokers_are_silent(&why),
             }
             self.meanwhile(tokio::time::sleep(QUESTION_PAUSE)).await?;
         }
-        topic.clone_into(&mut self.topic);
-        Ok(())
     }
 
     /// Waits for something else while the lease is kept; the shutdown, a failure or the loss of the lease come first.

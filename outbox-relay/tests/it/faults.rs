@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use waybill_testkit::{TestDatabase, TestTopics, eventually, kafka_bootstrap};
 
 use super::audit::audit;
 use super::setup::{LEASE_SOON_OVER, Outbox, SOON, TOPIC, append, append_sized, ask, metric};
+use super::torture::bulk;
 
 /// Waits until `/ready` is 503 and says this.
 async fn not_ready(relay: &waybill_testkit::Process, says: &str) {
@@ -115,6 +116,67 @@ async fn nothing_passes_a_row_that_the_topic_refuses() {
     let errors: Vec<&str> = output.lines().filter(|line| line.contains("\"ERROR\"")).collect();
     assert_eq!(errors.len(), 1, "the reason is told once, in our words: {errors:#?}");
     assert!(errors[0].contains("was refused by topic") && errors[0].contains("too large"), "{errors:?}");
+}
+
+/// Rows of one piece fill the producer's queue, which has room again before the piece has landed; and a row for which there
+/// is no room even when it is empty.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_is_smaller_than_a_piece_delays_and_one_that_is_smaller_than_a_row_is_told() {
+    let outbox = Outbox::new("queue_full").await;
+    bulk(&outbox, 5_000).await;
+    let small = "queue.buffering.max.messages=1000;queue.buffering.max.kbytes=100";
+    let mut relay = outbox.relay().env("OUTBOX_RELAY_KAFKA_PROPERTIES", small).spawn();
+    let backlog = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    assert_eq!((backlog.records, backlog.repeats), (5_000, 0));
+    let mut connection = outbox.connection().await;
+    append_sized(&mut connection, &outbox.topics.full(TOPIC), 1, 200_000).await;
+    append(&mut connection, &outbox.topics.full(TOPIC), 1).await;
+    not_ready(&relay, "row 5001 is larger than the producer's whole queue").await;
+    let records = outbox.topics.read_to_end(TOPIC, SOON).await;
+    assert_eq!(records.len(), 5_000, "nothing passes it");
+    assert_eq!(relay.terminate().await, Some(0));
+    let mut relay = outbox.relay().spawn();
+    assert_eq!(audit(&outbox.topics, TOPIC, &outbox.database.pool).await.records, 5_002);
+    assert_eq!(relay.terminate().await, Some(0));
+}
+
+/// Brokers know nothing of the producer on a partition that was added: no row goes there before the relay knows of it, and
+/// lets the first one travel alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_keeps_its_partition_when_librdkafka_alone_knows_of_more() {
+    let outbox = Outbox::new("partition_added").await;
+    let (few, topic) = ("few.events", outbox.topics.full("few.events"));
+    outbox.topics.add(&[(few, 1)]).await;
+    let often = "topic.metadata.refresh.interval.ms=100";
+    let mut relay = outbox.relay().env("OUTBOX_RELAY_KAFKA_PROPERTIES", often).spawn();
+    let mut connection = outbox.connection().await;
+    for aggregate in 1..=8 {
+        append(&mut connection, &topic, aggregate).await;
+    }
+    audit(&outbox.topics, few, &outbox.database.pool).await;
+    let more = admin().create_partitions(&[NewPartitions::new(&topic, 2)], &AdminOptions::new()).await;
+    more.unwrap().into_iter().for_each(|made| assert!(made.is_ok(), "{made:?}"));
+    // Rows without a key go wherever librdkafka knows of.
+    let without_key =
+        "select outbox_append(array[gen_random_uuid()], array[$1], array[null::bytea], array['{}'],
+                                            array[''::bytea])";
+    eventually(SOON, async || {
+        sqlx::query(without_key).bind(&topic).execute(&mut connection).await.unwrap();
+        let records = outbox.topics.read_to_end(few, SOON).await;
+        records.iter().any(|record| record.partition == 1).then_some(())
+    })
+    .await;
+    for aggregate in 1..=8 {
+        append(&mut connection, &topic, aggregate).await;
+    }
+    let with_key = async || {
+        let records = outbox.topics.read_to_end(few, SOON).await;
+        let with_key: Vec<_> = records.into_iter().filter(|record| record.key.is_some()).collect();
+        (with_key.len() == 16).then_some(with_key)
+    };
+    let records = eventually(SOON, with_key).await;
+    assert!(records.iter().all(|record| record.partition == 0), "{records:?}");
+    assert_eq!(relay.terminate().await, Some(0));
 }
 
 /// A broker that knows nothing of a producer on a partition takes any record as its first: one that was sent behind a

@@ -16,8 +16,8 @@ mod mix;
 mod recipes;
 
 use lag::{Commits, time_appends};
-pub(crate) use mix::writers;
-use mix::{Strangers, bulk, writers_noted};
+use mix::{Strangers, writers_noted};
+pub(crate) use mix::{bulk, writers};
 use recipes::{QUEUE, Recipe, Running};
 
 const WRITERS: u64 = 12;
