@@ -61,16 +61,18 @@ struct State {
     faults: BTreeMap<FaultKind, String>,
 }
 
-/// What every wording of a database that can not be reached has in common.
-const POSTGRES_AWAY: &str = "Postgres is away";
-
 fn is_same_outage(kind: FaultKind, known: &str, text: &str) -> bool {
     match kind {
         FaultKind::Kafka => true,
-        FaultKind::Postgres => known.contains(POSTGRES_AWAY) && text.contains(POSTGRES_AWAY),
+        FaultKind::Postgres => is_an_outage(known) && is_an_outage(text),
         FaultKind::Delivery => text.starts_with(PRODUCER_ENDED) && words(known).eq(words(text)),
         FaultKind::Position | FaultKind::Topic => false,
     }
+}
+
+/// Whether this is one of the wordings of a database that can not be reached: `StoreError::Away`, `StoreError::Silent`.
+fn is_an_outage(text: &str) -> bool {
+    ["Postgres is away", "Postgres gave no answer"].iter().any(|wording| text.contains(wording))
 }
 
 /// A text without its numbers, ids and addresses: those of a producer's end are others at every attempt.
@@ -97,7 +99,7 @@ impl Status {
     }
 
     /// A fault: logged when it is new, or about another row, topic or answer. That no broker answers, or that Postgres is
-    /// away, is logged once, though every attempt words it differently.
+    /// away or hangs, is logged once, though every attempt words it differently.
     pub fn fault(&self, kind: FaultKind, text: &str) {
         let mut state = self.lock();
         let known = state.faults.insert(kind, text.to_owned());
@@ -178,7 +180,10 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::store::StoreError;
 
     #[test]
     fn who_stands_by_has_no_fault_of_publishing() {
@@ -207,6 +212,19 @@ mod tests {
         status.enter(Phase::Publishing);
         assert_eq!(status.ready(), Ok(()));
         Metrics::forget("connects");
+    }
+
+    #[test]
+    fn a_server_that_hangs_and_then_is_away_is_one_outage() {
+        let (silent, away) =
+            (StoreError::Silent(Duration::from_secs(7)), StoreError::Away(sqlx::Error::PoolClosed));
+        let texts =
+            [format!("keeping the lease failed: {silent}"), format!("reading the outbox failed: {away}")];
+        let same = |known: &str, text: &str| is_same_outage(FaultKind::Postgres, known, text);
+        for known in &texts {
+            assert!(texts.iter().all(|text| same(known, text)), "{known}");
+            assert!(!same(known, "keeping the lease failed: Postgres refused a statement"));
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The database server restarted, killed, failed over to a streaming standby, under load: the reason is told, nothing is
+//! The database server restarted, killed, hung, failed over to a streaming standby, under load: the reason is told, nothing is
 //! lost or turned round.
 
 use waybill_testkit::{OwnPostgres, TcpSwitch, TestDatabase, TestTopics, eventually};
@@ -10,9 +10,11 @@ use super::steady::Steady;
 /// Commits wait for the standby: what the relay has read is on it.
 const SYNCHRONOUS: &str = "alter system set synchronous_standby_names = '*'";
 /// What the log says of an outage, whichever of its causes is met first.
-const AWAY: &str = "failed: Postgres is away";
-/// Restarted, killed, stopped for the copy, failed over.
-const OUTAGES: usize = 4;
+const FAULT: &str = "\"fault\":\"postgres\"";
+/// Restarted, killed, hung, stopped for the copy, failed over.
+const OUTAGES: usize = 5;
+/// What is said of a server that hangs once connecting to it was tried again.
+const SILENT_ANEW: &str = "gave no answer within 5s";
 
 /// An outbox on a server of the test's own, reached through the switch.
 async fn outbox_on(server: &OwnPostgres, switch: &TcpSwitch) -> Outbox {
@@ -35,7 +37,7 @@ async fn away(relay: &waybill_testkit::Process) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_server_is_restarted_killed_and_failed_over() {
+async fn a_database_server_is_restarted_killed_hung_and_failed_over() {
     let mut first = OwnPostgres::start().await;
     let switch = TcpSwitch::to(first.port()).await;
     let outbox = outbox_on(&first, &switch).await;
@@ -55,6 +57,17 @@ async fn a_database_server_is_restarted_killed_and_failed_over() {
         relay.wait_ready(SOON).await;
         steady.committed(50).await;
     }
+
+    // It hangs: connections stay open, neither they nor new ones are answered.
+    first.sigstop().await;
+    eventually(SOON, async || {
+        let (status, body) = ask(&relay, "/ready").await;
+        (status == 503 && body.contains(SILENT_ANEW)).then_some(())
+    })
+    .await;
+    first.sigcont().await;
+    relay.wait_ready(SOON).await;
+    steady.committed(50).await;
 
     let standby = first.standby().await;
     first.execute("postgres", SYNCHRONOUS).await;
@@ -76,10 +89,11 @@ async fn a_database_server_is_restarted_killed_and_failed_over() {
     steady.end().await;
 
     let audit = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
-    println!("restarted, killed, failed over: {audit:?}");
+    println!("restarted, killed, hung, failed over: {audit:?}");
     assert!(audit.records >= 600, "{audit:?}");
     // All that it wrote is read once it has ended.
     assert_eq!(relay.terminate().await, Some(0));
-    let told = relay.output().matches(AWAY).count();
-    assert_eq!(told, OUTAGES, "each outage is told once:\n{}", relay.output());
+    let output = relay.output();
+    let told = output.lines().filter(|line| line.contains("\"ERROR\"") && line.contains(FAULT)).count();
+    assert_eq!(told, OUTAGES, "each outage is told once:\n{output}");
 }
