@@ -14,7 +14,7 @@ mod waiter;
 
 pub use keeper::{Grant, Keeper, KeeperError};
 pub use measure::{FINISHED, MEASURE, Measuring};
-pub use reader::{Bounds, PIECE, PIECE_SIZED, POLL, Poll, Reader, ReaderError, SETTINGS};
+pub use reader::{Bounds, PIECE, PIECE_SIZED, POLL, PieceRows, Poll, Reader, ReaderError, SETTINGS};
 pub use row::Row;
 pub use waiter::SESSION;
 

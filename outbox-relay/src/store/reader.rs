@@ -245,7 +245,7 @@ impl Reader {
     ///
     /// # Errors
     /// Whatever the statement meets.
-    pub async fn piece(&mut self, round: &Round, extent: &Extent) -> Result<Vec<Row>, ReaderError> {
+    pub async fn piece(&mut self, round: &Round, extent: &Extent) -> Result<PieceRows, ReaderError> {
         self.limit(false).await?;
         let difference = Difference::between(&round.from, &round.to);
         let small = self.sizes == Sizes::Small;
@@ -272,8 +272,16 @@ impl Reader {
             let small = largest_piece <= self.bounds.bytes_max as usize;
             self.sizes = if small { Sizes::Small } else { Sizes::Unknown };
         }
-        Ok(taken.rows)
+        Ok(PieceRows { rows: taken.rows, reconnected: taken.cut })
     }
+}
+
+/// What a piece answers.
+pub struct PieceRows {
+    /// Its rows.
+    pub rows: Vec<Row>,
+    /// Whether what comes next is read on another connection than what came before.
+    pub reconnected: bool,
 }
 
 /// Rows of a piece as far as they were taken.

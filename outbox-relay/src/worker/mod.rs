@@ -2,7 +2,8 @@
 //!
 //! Nothing is remembered from one tenure of the lease to the next, nor over a broken connection: a database that
 //! crashed may give out again the transaction ids of which nothing durable speaks, and then only its stored position
-//! is right (`tests/it/model` shows the row that is lost otherwise).
+//! is right (`tests/it/model` shows the row that is lost otherwise). A reader that lets go of its connection in the middle
+//! of a tenure goes on only when the lease's connection shows that the server did not crash meanwhile.
 
 mod age;
 mod keeping;

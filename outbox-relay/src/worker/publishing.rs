@@ -124,6 +124,9 @@ impl<'a> Publishing<'a> {
     async fn hand_over(&mut self, piece: ReadPiece) -> Result<(), End> {
         self.worker.status.clear(FaultKind::Postgres);
         self.worker.status.clear(FaultKind::Position);
+        if piece.reconnected {
+            self.the_server_lives_on().await?;
+        }
         self.rows_left = piece.rows_left;
         let rows = piece.rows;
         let bytes = rows.iter().map(Row::size).sum();
@@ -148,6 +151,16 @@ impl<'a> Publishing<'a> {
             self.send(row, Tag { slot, place }).await?;
         }
         failpoints::reach("after_produce");
+        Ok(())
+    }
+
+    /// The reader let go of its connection and remembers what it read on it, which is right on the next one unless the
+    /// server crashed in between: then the connection that keeps the lease has not outlived that, and does not answer.
+    async fn the_server_lives_on(&mut self) -> Result<(), End> {
+        // The answer to a question that was asked before it does not tell.
+        self.kept().await?;
+        self.keep();
+        self.kept().await?;
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::core::position::Position;
 use crate::core::round::{Extent, Next, Polled, Reading, Round};
 use crate::core::snapshot::Snapshot;
 use crate::metrics::Metrics;
-use crate::store::{Measuring, Reader, ReaderError, Row};
+use crate::store::{Measuring, PieceRows, Reader, ReaderError, Row};
 
 /// Pieces read and not yet taken: one waits while one is published and one is read.
 const PIECES_AHEAD_MAX: usize = 1;
@@ -44,6 +44,8 @@ pub(super) struct ReadPiece {
     pub(super) after: Position,
     /// Rows of the round that come after them.
     pub(super) rows_left: u64,
+    /// Whether what comes after them is read on another connection.
+    pub(super) reconnected: bool,
 }
 
 /// Pieces as they are read; an error ends them.
@@ -72,6 +74,7 @@ pub(super) fn start(worker: &Worker, position: Position) -> Pieces {
             sender,
             reading: Reading::resume(position),
             rows_left: 0,
+            reconnected: false,
             idle: IDLE_PAUSE_FIRST,
         };
         if let Err(error) = task.run(&options).await {
@@ -89,6 +92,7 @@ struct Task {
     sender: Sender<Result<ReadPiece, ReadingError>>,
     reading: Reading,
     rows_left: u64,
+    reconnected: bool,
     idle: Duration,
 }
 
@@ -110,7 +114,8 @@ impl Task {
                 }
                 Next::Piece(round, extent) => {
                     let asked = Instant::now();
-                    let rows = reader.piece(&round, &extent).await?;
+                    let PieceRows { rows, reconnected } = reader.piece(&round, &extent).await?;
+                    self.reconnected = reconnected;
                     self.age.answered();
                     self.found(rows.len(), asked.elapsed());
                     failpoints::reach("inside_reading");
@@ -179,7 +184,8 @@ impl Task {
 
     /// Waits until the publishing side has taken the piece before the last.
     async fn send(&mut self, rows: Vec<Row>, from: Arc<Snapshot>, to: Arc<Snapshot>, after: Position) {
-        let piece = ReadPiece { rows, from, to, after, rows_left: self.rows_left };
+        let reconnected = std::mem::take(&mut self.reconnected);
+        let piece = ReadPiece { rows, from, to, after, rows_left: self.rows_left, reconnected };
         // A closed channel ends the loop.
         let _closed = self.sender.send(Ok(piece)).await;
     }

@@ -1,7 +1,7 @@
 //! Large rounds: read in pieces, resumed inside after a kill, mixed with stragglers of old transactions.
 
 use sqlx::Connection as _;
-use waybill_testkit::eventually;
+use waybill_testkit::{OwnedRecord, eventually};
 
 use super::audit::audit;
 use super::setup::{LEASE_SOON_OVER, Outbox, SOON, TOPIC, append, append_sized, metric};
@@ -147,5 +147,41 @@ async fn a_piece_taken_for_small_is_cut_at_its_bytes() {
     assert_eq!((audit.records, audit.repeats), (280, 0));
     // 40 x 60,000 B in pieces of two at most, and what comes before and after.
     assert!(metric(&relay, "outbox_relay_piece_rows_count").await >= 22.0, "read in many pieces");
+    assert_eq!(relay.terminate().await, Some(0));
+}
+
+/// A piece whose rows come to more bytes than those before it is cut, and the rest read on another connection: by what is
+/// remembered of the first one, and only while the lease's connection answers, which shows that the server is the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_on_another_connection_waits_for_an_answer_to_the_lease() {
+    let outbox = Outbox::new("cut").await;
+    let topic = outbox.topics.full(TOPIC);
+    let mut relay = outbox
+        .relay()
+        .env("OUTBOX_RELAY_PIECE_ROWS_MAX", "10")
+        .env("OUTBOX_RELAY_PIECE_BYTES_MAX", "10000")
+        // No renewal is due while the lock below is held.
+        .env("OUTBOX_RELAY_LEASE_MS", "60000")
+        .spawn();
+    relay.wait_ready(SOON).await;
+    let mut connection = outbox.connection().await;
+    let mut transaction = connection.begin().await.unwrap();
+    for row in 0..40 {
+        append_sized(&mut transaction, &topic, 1, if row < 10 { 16 } else { 4_000 }).await;
+    }
+    // Nobody can renew the lease or store a position.
+    let mut other = outbox.connection().await;
+    let mut holder = other.begin().await.unwrap();
+    sqlx::query("select from outbox_relay for update").execute(&mut *holder).await.unwrap();
+    transaction.commit().await.unwrap();
+    relay.wait_output("keeping the lease failed", SOON).await;
+    let records = outbox.topics.read_to_end(TOPIC, SOON).await;
+    let version = |record: &OwnedRecord| record.header("ce_sequence").unwrap().parse::<u32>().unwrap();
+    let newest = records.iter().map(version).max();
+    assert!(newest <= Some(10), "the first piece, and nothing from the one that was cut on: {newest:?}");
+    holder.rollback().await.unwrap();
+    let audit = audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    assert_eq!(audit.records - audit.repeats, 40);
+    relay.wait_ready(SOON).await;
     assert_eq!(relay.terminate().await, Some(0));
 }
