@@ -1,12 +1,18 @@
 //! Day partitions: ids find their day, strays find a home, nothing is known twice or forgotten.
 
+use std::time::Duration;
+
 use chrono::{Days, Utc};
 use sqlx::AssertSqlSafe;
 use uuid::{NoContext, Timestamp, Uuid};
 use waybill_messaging::consumer::{Batch, BatchHandler as _};
 use waybill_outbox::upkeep;
+use waybill_testkit::eventually;
 
 use crate::ledger::{self, notes, record};
+
+/// Anything here is done by then, on a slow machine too.
+const SOON: Duration = Duration::from_secs(60);
 
 async fn home(pool: &sqlx::PgPool, id: Uuid) -> String {
     sqlx::query_scalar("select tableoid::regclass::text from inbox where message_id = $1")
@@ -69,6 +75,62 @@ async fn what_came_before_its_partition_moves_into_it_and_stays_known() {
     // Retention is to drop a day.
     sqlx::query(AssertSqlSafe(format!("drop table inbox_{today}"))).execute(&database.pool).await.unwrap();
     assert_eq!(ledger::count(&database.pool, "inbox").await, 0);
+}
+
+/// Stops whoever makes the table of this name, before it is attached, until the lock is given back.
+const STOPPED: i64 = 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_of_no_known_day_get_through_while_days_are_made() {
+    let database = ledger::database("day_by_day").await;
+    let pool = database.pool.clone();
+    let day = |ahead| (Utc::now() + Days::new(ahead)).format("%Y%m%d");
+    let (first, second) = (day(1), day(2));
+    let stop = format!(
+        "drop table inbox_{first}, inbox_{second};
+        create function stop_there() returns event_trigger language plpgsql as $$ begin
+            if exists (select from pg_event_trigger_ddl_commands() where object_identity = 'public.inbox_{second}') then
+                perform pg_advisory_xact_lock_shared({STOPPED});
+            end if;
+        end $$;
+        create event trigger stop_there on ddl_command_end when tag in ('CREATE TABLE') execute function stop_there();"
+    );
+    sqlx::raw_sql(AssertSqlSafe(stop)).execute(&pool).await.unwrap();
+    let mut stopping = pool.begin().await.unwrap();
+    sqlx::query("select pg_advisory_xact_lock($1)").bind(STOPPED).execute(&mut *stopping).await.unwrap();
+    let making = tokio::spawn({
+        let pool = pool.clone();
+        async move { upkeep::make(&pool).await }
+    });
+    let waits = "select count(*) from pg_locks where locktype = 'advisory' and objid = $1 and not granted";
+    eventually(SOON, async || {
+        let waiting: i64 = sqlx::query_scalar(waits).bind(STOPPED).fetch_one(&pool).await.unwrap();
+        (waiting > 0).then_some(())
+    })
+    .await;
+    let there = AssertSqlSafe(format!("select to_regclass('inbox_{first}') is not null"));
+    assert!(sqlx::query_scalar::<_, bool>(there).fetch_one(&pool).await.unwrap(), "the first is committed");
+    // Between the first day and the second.
+    let mut writer = pool.begin().await.unwrap();
+    sqlx::query("set local lock_timeout = '2s'").execute(&mut *writer).await.unwrap();
+    let take = "insert into inbox (consumer_group, message_id) values ('g', gen_random_uuid())";
+    sqlx::query(take).execute(&mut *writer).await.expect("an id of no known day waits for no other day");
+    writer.commit().await.unwrap();
+    stopping.rollback().await.unwrap();
+    assert_eq!(making.await.unwrap().unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_day_of_the_inbox_is_left_for_later_when_somebody_reads_where_strays_lie() {
+    let database = ledger::database("inbox_busy").await;
+    let tomorrow = (Utc::now() + Days::new(1)).format("%Y%m%d");
+    sqlx::query(AssertSqlSafe(format!("drop table inbox_{tomorrow}"))).execute(&database.pool).await.unwrap();
+    let mut reader = database.pool.begin().await.unwrap();
+    sqlx::query("select count(*) from inbox").execute(&mut *reader).await.unwrap();
+    let busy = upkeep::make(&database.pool).await.unwrap_err();
+    assert_eq!(busy.as_database_error().unwrap().code().unwrap(), "55P03", "{busy}");
+    reader.commit().await.unwrap();
+    assert_eq!(upkeep::make(&database.pool).await.unwrap(), 1);
 }
 
 #[tokio::test]
