@@ -58,8 +58,9 @@ def open_ticket(connection, title):
 
 
 def install(connection):
+    outbox = [MIGRATIONS / name for name in ("0101_outbox.sql", "0104_retention.sql", "0121_bounded_drop.sql")]
     with connection.transaction():
-        for file in (MIGRATIONS / "0101_outbox.sql", MIGRATIONS / "0104_retention.sql", HERE / "tickets.sql"):
+        for file in (*outbox, HERE / "tickets.sql"):
             connection.execute(file.read_text(encoding="utf-8"))
 
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio::process::Command;
 use waybill_testkit::{Process, TestDatabase, TestTopics, kafka_bootstrap};
 
-use super::setup::SOON;
+use super::setup::{Outbox, SOON};
 
 /// The one package that the example needs.
 const PSYCOPG: &str = "psycopg[binary]==3.2.13";
@@ -35,6 +35,12 @@ async fn run(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
+/// How days are dropped in this database.
+async fn drop_function(database: &TestDatabase) -> String {
+    let definition = "select pg_get_functiondef('outbox_partition_drop(interval)'::regprocedure)";
+    sqlx::query_scalar(definition).fetch_one(&database.pool).await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_in_python_publishes_by_the_relay_with_a_file_alone() {
     let database = TestDatabase::create("tickets").await;
@@ -47,6 +53,7 @@ async fn a_program_in_python_publishes_by_the_relay_with_a_file_alone() {
         command
     };
     run(&mut tickets(&["install"])).await;
+    assert_eq!(drop_function(&database).await, drop_function(&Outbox::new("migrated").await.database).await);
     // The example's own file, with this test's servers in it.
     let text = std::fs::read_to_string(example("relay.toml"))
         .unwrap()
