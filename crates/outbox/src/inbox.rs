@@ -217,10 +217,11 @@ impl<H: Handler> InboxProcessor<H> {
         RetryProcessor::new(Arc::clone(&self.0))
     }
 
-    /// Tries dead letters of the group with the handler, without a trace; for the operator API.
+    /// Tries dead letters of the group with the handler, without a trace; for the operator API. Ask once: each one made
+    /// has a place of its own.
     #[must_use]
     pub fn dry_run(&self) -> Arc<dyn DryRun> {
-        Arc::new(dry_run::Runner(Arc::clone(&self.0)))
+        Arc::new(dry_run::Runner::new(Arc::clone(&self.0)))
     }
 
     /// What goes on with keys whose head is done.

@@ -92,7 +92,8 @@ pub(super) struct TriedLetters {
 
 /// Has the real handler handle the first letters of a selection, in transactions that are rolled back.
 ///
-/// Letters of one key are tried in one transaction: later ones see what earlier ones did.
+/// Letters of one key are tried in one transaction: later ones see what earlier ones did. One dry run at a time: 503
+/// `busy` with `Retry-After` while another has not ended.
 #[utoipa::path(post, path = "/operator/v1/dead-letters/dry-run", tag = "dead letters",
     operation_id = "dead_letters_dry_run", request_body = DryRunBody,
     responses((status = 200, description = "What became of each.", body = TriedLetters), ReadRefusals))]

@@ -9,8 +9,10 @@ use waybill_saga::operate::OperateError as SagaOperateError;
 
 /// Seconds after which a handler that could not be run may be tried again.
 const RETRY_AFTER_S: u32 = 1;
+/// Seconds after which the dry run that is at it has most likely ended: a handler takes milliseconds a letter.
+const BUSY_RETRY_AFTER_S: u32 = 5;
 
-/// 404, 409, 400, or what the database's error says; see [`OperateError::reason`].
+/// 404, 409, 400, 503, or what the database's error says; see [`OperateError::reason`].
 #[must_use]
 pub fn refused(error: OperateError) -> ApiError {
     let reason = error.reason();
@@ -25,6 +27,9 @@ pub fn refused(error: OperateError) -> ApiError {
             Reason::NotFound => ApiError::not_found("not_found", chain(&error)),
             Reason::Conflict => ApiError::conflict("wrong_state", chain(&error)),
             Reason::Invalid => ApiError::bad_request("invalid", chain(&error)),
+            Reason::Busy => {
+                ApiError { code: "busy", ..ApiError::unavailable(chain(&error), BUSY_RETRY_AFTER_S) }
+            }
             Reason::Database => ApiError::internal(&error),
         },
     }

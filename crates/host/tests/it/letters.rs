@@ -1,10 +1,16 @@
 //! Dead letters over the API: found, grouped, tried dry, edited, replayed, given up; every change in the audit.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use reqwest::Method;
 use serde_json::{Value, json};
+use waybill_testkit::polling::eventually_named;
 
-use crate::desk::{Desk, OPERATOR};
+use crate::desk::{Desk, OPERATOR, answer};
+
+const WAIT: Duration = Duration::from_secs(60);
 
 /// Three rejected messages: two keys, two texts of one failure group; one more message waits behind the first key.
 async fn desk(hint: &str) -> Desk {
@@ -116,6 +122,42 @@ async fn an_edit_makes_a_dry_run_succeed_and_leaves_no_trace() {
             .iter()
             .all(|entry| entry["subject"] == OPERATOR && entry["trace_id"].as_str().unwrap().len() == 32)
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_dry_run_at_a_time_leaves_the_consumers_their_connections() {
+    let desk = desk("host_crowd").await;
+    desk.hear(&[("d", "reject then wait")]).await;
+    sqlx::query(
+        "update dead_letters set payload = 'waits for the lock' where convert_from(key, 'UTF8') = 'd'",
+    )
+    .execute(desk.pool())
+    .await
+    .unwrap();
+    let mut lock = desk.pool().begin().await.unwrap();
+    sqlx::query("lock table things in access exclusive mode").execute(&mut *lock).await.unwrap();
+    let ask = json!({"filter": {"key": "d"}});
+    let dry_run = || desk.request(Method::POST, "/dead-letters/dry-run").json(&ask).send();
+    let first = tokio::spawn(dry_run());
+    eventually_named("a handler that waits", WAIT, async || {
+        let waits = "select count(*) from pg_locks where relation = 'things'::regclass and not granted";
+        (desk.count(waits).await == 1).then_some(())
+    })
+    .await;
+    let refused = dry_run().await.unwrap();
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"5".parse().unwrap()));
+    let body: Value = refused.json().await.unwrap();
+    assert_eq!(body["error"]["code"], "busy", "{body}");
+    // A caller who hangs up leaves it at work, and the place taken until it has ended.
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    assert_eq!(dry_run().await.unwrap().status(), 503);
+    lock.rollback().await.unwrap();
+    eventually_named("a dry run's turn", WAIT, async || {
+        let (status, tried) = answer(desk.request(Method::POST, "/dead-letters/dry-run").json(&ask)).await;
+        (status == 200).then(|| assert_eq!(tried["items"][0]["outcome"], "done", "{tried}"))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //!
 //! It leaves no trace in any table or topic. Values drawn from sequences are not given back, as after any rolled back
 //! transaction; rows the handler locks are locked for as long as it runs. The handler keeps to its contract: no effect
-//! but on its transaction.
+//! but on its transaction. One runs at a time in a process: it takes two connections of the pool that the consumers use.
 
 mod letters;
 mod run;
@@ -33,7 +33,8 @@ pub trait DryRun: Send + Sync {
     /// that fails is taken back alone.
     ///
     /// # Errors
-    /// [`OperateError`], when no letter could be tried: the filter is wrong, the database is away.
+    /// [`OperateError`], when no letter could be tried: the filter is wrong, the database is away, or another dry run has
+    /// not ended ([`OperateError::Busy`]).
     fn run<'a>(&'a self, filter: &'a Filter, limit: u32) -> DryRunFuture<'a>;
 
     /// Whether the group's decoder can read such a payload; nobody's interest can be read.

@@ -13,6 +13,8 @@ pub enum Reason {
     Conflict,
     /// The wish itself is wrong: HTTP 400.
     Invalid,
+    /// As much of it as is done at once is being done: HTTP 503. Try again in a while.
+    Busy,
     /// The database refused or is away: as any [`sqlx::Error`].
     Database,
 }
@@ -77,6 +79,9 @@ pub enum OperateError {
         /// What is wrong and what to write.
         why: String,
     },
+    /// Another dry run has not ended, maybe one whose caller has hung up.
+    #[error("another dry run is at it, and one runs at a time; it takes a minute at most: try again then")]
+    Busy,
     /// A dead letter can not be sent or given up now.
     #[error(transparent)]
     Letter(letters::OperateError),
@@ -95,6 +100,7 @@ impl OperateError {
                 Reason::Conflict
             }
             Self::TooMany { .. } | Self::Invalid { .. } => Reason::Invalid,
+            Self::Busy => Reason::Busy,
             Self::Database(_) | Self::Infrastructure(_) => Reason::Database,
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sqlx::{Connection as _, PgConnection};
+use tokio::sync::Semaphore;
 use waybill_messaging::headers;
 use waybill_messaging::message::Message;
 
@@ -24,11 +25,21 @@ use crate::retry::one;
 const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A group that can be tried.
-pub(crate) struct Runner<H>(pub(crate) Arc<Group<H>>);
+pub(crate) struct Runner<H> {
+    group: Arc<Group<H>>,
+    /// Consumers, drainer and sweepers need connections of this pool too, and it may have as few as three.
+    place: Semaphore,
+}
+
+impl<H> Runner<H> {
+    pub(crate) fn new(group: Arc<Group<H>>) -> Self {
+        Self { group, place: Semaphore::new(1) }
+    }
+}
 
 impl<H: Handler> DryRun for Runner<H> {
     fn group(&self) -> &str {
-        self.0.handler.group()
+        self.group.handler.group()
     }
 
     fn run<'a>(&'a self, filter: &'a Filter, limit: u32) -> DryRunFuture<'a> {
@@ -36,7 +47,8 @@ impl<H: Handler> DryRun for Runner<H> {
             if !(1..=DRY_RUN_MAX).contains(&limit) {
                 return Err(OperateError::invalid("limit", format!("write a number in 1..={DRY_RUN_MAX}")));
             }
-            let trying = all(&self.0, filter, limit);
+            let _place = self.place.try_acquire().map_err(|_| OperateError::Busy)?;
+            let trying = all(&self.group, filter, limit);
             let too_long =
                 |_| OperateError::Infrastructure("it took longer than a minute; try fewer".to_owned());
             tokio::time::timeout(TIME_MAX, trying).await.map_err(too_long)?
@@ -44,7 +56,7 @@ impl<H: Handler> DryRun for Runner<H> {
     }
 
     fn check(&self, kind: &str, payload: &[u8]) -> Result<(), String> {
-        self.0.handler.decode(kind, payload).map(drop).map_err(|error| chain(&error))
+        self.group.handler.decode(kind, payload).map(drop).map_err(|error| chain(&error))
     }
 }
 
