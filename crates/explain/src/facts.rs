@@ -10,6 +10,11 @@ use serde_json::Value;
 #[derive(Debug, Deserialize)]
 pub(crate) struct Facts {
     pub(crate) service: String,
+    /// How far back its outbox goes; a service of an older version does not tell.
+    pub(crate) outbox_since: Option<String>,
+    /// Which of the lists have more than is told.
+    #[serde(default)]
+    pub(crate) truncated: Vec<String>,
     pub(crate) outbox: Vec<Said>,
     pub(crate) inbox: Vec<Heard>,
     pub(crate) idempotency: Vec<Requested>,

@@ -13,6 +13,7 @@
 //! | [`Report`] | all of it, as JSON and as text |
 
 mod facts;
+mod not_told;
 mod places;
 mod report;
 mod steps;
@@ -20,6 +21,7 @@ mod story;
 mod text;
 mod timeline;
 
+pub use not_told::NotTold;
 pub use places::{Limits, NotLooked, Place, Places};
 pub use report::{NotAsked, Report};
 pub use steps::Step;

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::not_told::{self, NotTold};
 use crate::places::{NotLooked, Places};
 use crate::steps::{self, Step};
 use crate::story::Story;
@@ -15,12 +16,15 @@ use crate::timeline::{self, Entry};
 pub struct Report {
     /// The story; for an order, the order's id.
     pub correlation_id: String,
-    /// Whether every service was asked and every topic looked at to its end; else what is not here may have happened.
+    /// Whether every service was asked and told all of it, and every topic was looked at to its end; else what is not here
+    /// may have happened.
     pub complete: bool,
     /// Services that answered.
     pub asked: Vec<String>,
     /// Those that did not, and why.
     pub not_asked: Vec<NotAsked>,
+    /// What those that answered have no more, or did not tell to its end.
+    pub not_told: Vec<NotTold>,
     /// The traces it went through.
     pub trace_ids: Vec<String>,
     /// Everything that happened, oldest first.
@@ -67,11 +71,14 @@ impl Report {
     pub fn new(correlation_id: &str, story: &Story, places: &Places, left_out: Vec<NotAsked>) -> Self {
         let steps = steps::of(story);
         let not_asked: Vec<NotAsked> = story.not_asked.iter().cloned().chain(left_out).collect();
+        let not_told = not_told::of(correlation_id, story);
+        let all_looked_at = places.looked && places.not_looked.is_empty();
         Self {
             correlation_id: correlation_id.to_owned(),
-            complete: not_asked.is_empty() && places.looked && places.not_looked.is_empty(),
+            complete: not_asked.is_empty() && not_told.is_empty() && all_looked_at,
             asked: story.asked.clone(),
             not_asked,
+            not_told,
             trace_ids: story.trace_ids().into_iter().map(str::to_owned).collect(),
             timeline: timeline::of(story, places, &steps),
             steps,
@@ -86,6 +93,15 @@ impl Report {
     #[must_use]
     pub fn could_not_look(&self) -> bool {
         self.not_asked.iter().any(|not_asked| !not_asked.by_choice) || !self.not_looked_on_topics.is_empty()
+    }
+
+    /// What was not told, a line each; empty when all was. For those who found nothing at all.
+    #[must_use]
+    pub fn not_told_lines(&self) -> String {
+        self.not_told
+            .iter()
+            .map(|NotTold { service, why }| format!("\nNOT TOLD by {service}: {why}"))
+            .collect()
     }
 
     /// The story for people: a timeline, the saga's steps, what is missing.

@@ -57,6 +57,7 @@ fn missing(text: &mut String, report: &Report) {
         let service = missing.service.as_deref().unwrap_or("every other service");
         let _ = write!(text, "\nNOT ASKED: {service}: {}", missing.why);
     }
+    text.push_str(&report.not_told_lines());
     if !report.looked_on_topics {
         text.push_str("\nthe topics were not looked at");
     }

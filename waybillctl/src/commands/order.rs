@@ -30,7 +30,8 @@ async fn explain(options: Explain) -> anyhow::Result<Exit> {
     nothing_known(&report, &story)?;
     output::one(options.form, &serde_json::to_value(&report)?, || Ok(report.text()))?;
     // What was found is worth showing; that there may be more is worth an exit code.
-    Ok(if report.could_not_look() { Exit::Failed } else { Exit::Done })
+    let is_missing_some = report.could_not_look() || !report.not_told.is_empty();
+    Ok(if is_missing_some { Exit::Failed } else { Exit::Done })
 }
 
 /// Refuses an id that nobody knows. Where somebody could not be asked, it is not known that nobody does.
@@ -45,7 +46,7 @@ fn nothing_known(report: &Report, story: &Story) -> anyhow::Result<()> {
         bail!("{asked} know nothing of order {id}, and others could not be asked:\n  {}", away.join("\n  "));
     }
     if story.is_empty() {
-        bail!("{asked} know nothing of order {id}: check the id");
+        bail!("{asked} know nothing of order {id}: check the id{}", report.not_told_lines());
     }
     Ok(())
 }

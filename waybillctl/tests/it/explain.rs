@@ -21,7 +21,7 @@ fn heard(group: &str, id: &str, at: &str) -> Value {
 }
 
 fn nothing(service: &str) -> Value {
-    json!({"service": service, "outbox": [], "inbox": [], "idempotency": [], "sagas": [], "saga_log": [], "parked": [],
+    json!({"service": service, "outbox_since": "2024-05-01T00:00:00Z", "truncated": [], "outbox": [], "inbox": [], "idempotency": [], "sagas": [], "saga_log": [], "parked": [],
         "dead_letters": []})
 }
 
@@ -140,6 +140,23 @@ async fn an_order_that_nobody_knows_is_an_error() {
         "{}",
         text(&run.stderr)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_older_than_an_outbox_is_not_told_as_complete() {
+    let doubles = doubles("").await;
+    let mut orders = of_orders("");
+    orders["outbox_since"] = json!("2026-05-01T00:00:00Z");
+    doubles.orders.forget(&format!("GET /facts/{ORDER}"));
+    doubles.orders.says(&format!("GET /facts/{ORDER}"), orders);
+    let here = ["order", "explain", ORDER, "--without-kafka"];
+    let run = doubles.ctl(&here);
+    assert_eq!(run.status.code(), Some(1), "{}", text(&run.stderr));
+    let said = "\nNOT TOLD by orders: what was said before 2026-05-01T00:00:00Z";
+    assert!(text(&run.stdout).contains(said), "{}", text(&run.stdout));
+    let run = doubles.ctl(&[&here[..], &["--json"]].concat());
+    let story: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!((&story["complete"], &story["not_told"][0]["service"]), (&json!(false), &json!("orders")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

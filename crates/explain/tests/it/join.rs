@@ -66,6 +66,38 @@ async fn who_is_away_is_named_and_the_rest_is_told() {
 }
 
 #[tokio::test]
+async fn a_story_older_than_an_outbox_or_longer_than_a_list_is_not_complete() {
+    let [orders, inventory, payments] = services("");
+    // The story's id was made on 2024-05-06.
+    let orders = orders.with("outbox_since", json!("2024-05-07T00:00:00Z"));
+    let inventory = inventory.with("truncated", json!(["outbox", "dead_letters"]));
+    let payments = payments.with("outbox_since", json!(null));
+    let report = report(&[orders, inventory, payments]).await;
+    let told: Vec<_> = report.not_told.iter().map(|n| (n.service.as_str(), n.why.as_str())).collect();
+    let dropped =
+        "what was said before 2024-05-07T00:00:00Z, and when it was heard: its outbox goes back no further";
+    let expected = [
+        ("orders", dropped),
+        ("inventory", "of its list `outbox` only the first rows"),
+        ("inventory", "of its list `dead_letters` only the first rows"),
+        ("payments", "it does not say how far back its outbox goes"),
+    ];
+    assert_eq!(told, expected);
+    assert!(!report.complete);
+    assert!(report.text().contains(&format!("\nNOT TOLD by orders: {dropped}\n")), "{}", report.text());
+}
+
+#[tokio::test]
+async fn a_story_whose_id_tells_no_time_may_be_older_than_any_outbox() {
+    let unknown = "018f4e5c-7d1a-4c3b-9e2d-5a6b7c8d9e0f";
+    let story = Story::gather(&services("").map(|service| service.of(unknown)), unknown).await;
+    let report = Report::new(unknown, &story, &Places::default(), Vec::new());
+    assert_eq!(report.not_told.len(), 3, "{:?}", report.not_told);
+    let story = Story::gather(&services(""), STORY).await;
+    assert_eq!(Report::new(STORY, &story, &Places::default(), Vec::new()).not_told, []);
+}
+
+#[tokio::test]
 async fn a_list_that_is_missing_is_no_empty_list() {
     let mut facts = crate::told::nothing();
     facts.as_object_mut().unwrap().remove("outbox");

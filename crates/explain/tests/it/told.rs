@@ -12,6 +12,7 @@ pub(crate) const RESERVED: &str = "01980000-0000-7000-8000-0000000000e2";
 /// One service, and what it was asked.
 pub(crate) struct Told {
     name: &'static str,
+    story: &'static str,
     facts: Value,
     /// From this question on, counted from 0, it does not answer.
     away_from: usize,
@@ -20,7 +21,18 @@ pub(crate) struct Told {
 
 impl Told {
     pub(crate) fn new(name: &'static str, facts: Value) -> Self {
-        Self { name, facts, away_from: usize::MAX, asked: Mutex::default() }
+        Self { name, story: STORY, facts, away_from: usize::MAX, asked: Mutex::default() }
+    }
+
+    /// With another value of a field.
+    pub(crate) fn with(mut self, field: &str, value: Value) -> Self {
+        self.facts[field] = value;
+        self
+    }
+
+    /// Asked for another story.
+    pub(crate) fn of(self, story: &'static str) -> Self {
+        Self { story, ..self }
     }
 
     pub(crate) fn away_from(self, question: usize) -> Self {
@@ -34,7 +46,7 @@ impl Source for Told {
     }
 
     async fn facts(&self, correlation_id: &str, message_ids: &str) -> Result<Value, String> {
-        assert_eq!(correlation_id, STORY);
+        assert_eq!(correlation_id, self.story);
         let mut asked = self.asked.lock().unwrap();
         asked.push(message_ids.to_owned());
         if asked.len() > self.away_from {
@@ -46,7 +58,7 @@ impl Source for Told {
 }
 
 pub(crate) fn nothing() -> Value {
-    json!({"outbox": [], "inbox": [], "idempotency": [], "sagas": [], "saga_log": [], "parked": [], "dead_letters": []})
+    json!({"outbox_since": "2024-05-01T00:00:00Z", "truncated": [], "outbox": [], "inbox": [], "idempotency": [], "sagas": [], "saga_log": [], "parked": [], "dead_letters": []})
 }
 
 pub(crate) fn said(id: &str, topic: &str, kind: &str, at: &str) -> Value {

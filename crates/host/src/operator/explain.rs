@@ -88,7 +88,8 @@ impl Source for Asked<'_> {
 /// One story told whole: what this service and its peers know of it, and where its messages lie on Kafka.
 ///
 /// For an order, its order id is the correlation id. The peers are those of `WAYBILL_OPERATOR_PEERS`; one that does not
-/// answer in time is named in `not_asked`. `Accept: text/plain` gives a timeline for people.
+/// answer in time is named in `not_asked`, what one has no more (it keeps its messages for some days) in `not_told`.
+/// `Accept: text/plain` gives a timeline for people.
 #[utoipa::path(get, path = "/operator/v1/explain/{correlation_id}", tag = "facts", operation_id = "explain",
     params(("correlation_id" = Uuid, Path, description = "The story.")),
     responses((status = 200, description = "The story, and what could not be looked at.",
@@ -116,8 +117,8 @@ pub(super) async fn explain(
     let left_out = if asked.len() == 1 { vec![nobody_else] } else { Vec::new() };
     let report = Report::new(&id, &story, &places, left_out);
     if story.is_empty() && !report.could_not_look() {
-        let asked = report.asked.join(", ");
-        return Err(ApiError::not_found("not_found", format!("{asked} know nothing of {id}")));
+        let (asked, not_told) = (report.asked.join(", "), report.not_told_lines());
+        return Err(ApiError::not_found("not_found", format!("{asked} know nothing of {id}{not_told}")));
     }
     if wants_text(&headers) {
         let kind = (CONTENT_TYPE, "text/plain; charset=utf-8");

@@ -24,8 +24,8 @@ async fn peer(shown: Shown) -> String {
     async fn facts(State(shown): State<Shown>, headers: HeaderMap) -> axum::response::Response {
         shown.lock().unwrap().push(headers[AUTHORIZATION].to_str().unwrap().to_owned());
         axum::Json(
-            json!({"outbox": [], "inbox": [], "idempotency": [], "sagas": [], "saga_log": [], "parked": [],
-            "dead_letters": [], "news": "a field nobody knows"}),
+            json!({"outbox_since": "2020-01-01T00:00:00Z", "outbox": [], "inbox": [], "idempotency": [], "sagas": [],
+            "saga_log": [], "parked": [], "dead_letters": [], "news": "a field nobody knows"}),
         )
         .into_response()
     }
@@ -74,6 +74,11 @@ async fn nobody_knows_is_said_only_when_everybody_was_asked() {
     let desk = Desk::new("host_alone").await;
     let (status, body) = desk.get(&format!("/explain/{unknown}")).await;
     assert_eq!((status, &body["error"]["code"]), (404, &json!("not_found")));
+    let why = body["error"]["message"].as_str().unwrap();
+    assert!(
+        why.contains("\nNOT TOLD by things: what was said before "),
+        "it may be older than the outbox: {why}"
+    );
     let story = desk.hear(&[("k", "reject this")]).await[0];
     let (_, told) = answer(desk.request(Method::GET, &format!("/explain/{story}"))).await;
     assert_eq!(told["not_asked"][0]["why"], "WAYBILL_OPERATOR_PEERS names none", "{told}");

@@ -2,8 +2,8 @@
 //!
 //! A story is named by its correlation id, which for an order is the order's id and so the key of its messages. Outbox
 //! rows are found by that key through a summary index (BRIN), from shortly before the id was made (a UUIDv7 tells its
-//! time): a row of the story under another key, such as a SKU, is not found. Sagas and idempotency keys are other
-//! crates' tables.
+//! time): a row of the story under another key, such as a SKU, is not found. Days of the outbox are dropped, and lists have
+//! an end: the facts say so. Sagas and idempotency keys are other crates' tables.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use super::parked::{self, ParkedDetail};
 use super::{Filter, OperateError, PageRequest, StateFilter};
 
 /// Outbox rows of a story that are told, oldest first: an order has some twenty.
-const OUTBOX_ROWS_MAX: i64 = 500;
+const OUTBOX_ROWS_MAX: usize = 500;
 /// Message ids a caller may ask for.
 pub const MESSAGE_IDS_MAX: usize = 200;
 /// Clocks differ: rows may be older than the id's own time by so much.
@@ -24,6 +24,10 @@ const CLOCKS_DIFFER_MAX: TimeDelta = TimeDelta::hours(1);
 /// A story as this database knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Facts {
+    /// How far back the outbox goes: what was said before is dropped, and whether and when it was heard is not asked.
+    pub outbox_since: Option<DateTime<Utc>>,
+    /// Which of these lists have more than is told: `outbox`, `dead_letters`.
+    pub truncated: Vec<String>,
     /// What was said, in the order of saying; the first 500.
     pub outbox: Vec<Said>,
     /// What was heard, of the messages asked for and of those that caused what was said.
@@ -83,7 +87,14 @@ pub async fn facts(pool: &PgPool, correlation_id: Uuid, message_ids: &[Uuid]) ->
         return Err(OperateError::invalid("message_ids", format!("name at most {MESSAGE_IDS_MAX}")));
     }
     let key = correlation_id.to_string();
-    let outbox = said(pool, correlation_id, &key).await?;
+    let mut truncated = Vec::new();
+    let mut outbox = said(pool, correlation_id, &key).await?;
+    if outbox.len() > OUTBOX_ROWS_MAX {
+        outbox.truncate(OUTBOX_ROWS_MAX);
+        truncated.push("outbox".to_owned());
+    }
+    // Asked after: of a day that is dropped meanwhile it is never said that it was looked at.
+    let outbox_since = outbox_since(pool).await?;
     let mut ids: Vec<Uuid> = message_ids.to_vec();
     ids.extend(outbox.iter().filter_map(|row| row.causation_id));
     ids.extend(outbox.iter().map(|row| row.message_id));
@@ -114,8 +125,18 @@ pub async fn facts(pool: &PgPool, correlation_id: Uuid, message_ids: &[Uuid]) ->
     let filter =
         Filter { correlation_id: Some(correlation_id), state: StateFilter::Any, ..Filter::default() };
     let page = PageRequest { limit: super::LIMIT_MAX, cursor: None };
-    let dead_letters = dead_letters::list(pool, &filter, &page).await?.items;
-    Ok(Facts { outbox, inbox, parked, dead_letters })
+    let letters = dead_letters::list(pool, &filter, &page).await?;
+    if letters.next_cursor.is_some() {
+        truncated.push("dead_letters".to_owned());
+    }
+    Ok(Facts { outbox_since, truncated, outbox, inbox, parked, dead_letters: letters.items })
+}
+
+/// The first instant of the outbox's oldest day.
+async fn outbox_since(pool: &PgPool) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    sqlx::query_scalar("select min(lower_bound::timestamptz) from partition_bounds('outbox')")
+        .fetch_one(pool)
+        .await
 }
 
 async fn said(pool: &PgPool, correlation_id: Uuid, key: &str) -> Result<Vec<Said>, sqlx::Error> {
@@ -141,7 +162,7 @@ async fn said(pool: &PgPool, correlation_id: Uuid, key: &str) -> Result<Vec<Said
     )
     .bind(key.as_bytes())
     .bind(since.map_or(DateTime::UNIX_EPOCH, |since| since - CLOCKS_DIFFER_MAX))
-    .bind(OUTBOX_ROWS_MAX)
+    .bind(OUTBOX_ROWS_MAX as i64 + 1)
     .fetch_all(pool)
     .await
 }

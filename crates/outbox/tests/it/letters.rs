@@ -16,7 +16,7 @@ use waybill_outbox::inbox::{Delivery, Handler, HandlerError, InboxProcessor, Ver
 use waybill_outbox::operate::dead_letters::{self, Edit};
 use waybill_outbox::operate::parked::{self, ParkedFilter};
 use waybill_outbox::operate::{
-    Change, Filter, OperateError, PageRequest, Reason, StateFilter, audit, facts, replays, retention,
+    Change, Filter, OperateError, PageRequest, Reason, StateFilter, audit, replays, retention,
 };
 use waybill_outbox::retry::{Poisoned, operate};
 
@@ -205,34 +205,6 @@ async fn a_patch_stands_beside_the_original_and_is_what_a_replay_sends() {
     let error = replays::resume(pool, replay.id, &change()).await.unwrap_err();
     assert_eq!(error.reason(), Reason::Conflict);
     assert_eq!(dead_letters::show(pool, second).await.unwrap().replays[0].outcome, "pending");
-}
-
-#[tokio::test]
-async fn the_facts_of_a_story_are_found_without_reading_the_outbox() {
-    let database = ledger::database("letters_facts").await;
-    let pool = &database.pool;
-    let story = Uuid::now_v7();
-    let mut envelope = ledger::envelope(&story.to_string(), 1);
-    envelope.cause.correlation_id = story;
-    let rejected = Batch { records: vec![ledger::record(&envelope, 1, b"reject")] };
-    let (group, _) = ledger::group_with(&database, PREFIX, flaky::policy(Poisoned::Block)).await;
-    group.handle(&rejected).await.unwrap();
-    let mut later = ledger::envelope(&story.to_string(), 2);
-    later.cause.correlation_id = story;
-    let held = Batch { records: vec![ledger::record(&later, 2, b"note")] };
-    group.handle(&held).await.unwrap();
-    let facts = facts::facts(pool, story, &[envelope.id, later.id]).await.unwrap();
-    assert_eq!(facts.dead_letters.len(), 1);
-    assert_eq!((facts.parked.len(), facts.parked[0].held.len()), (1, 1));
-    assert_eq!(facts.inbox.iter().map(|row| row.hop).collect::<Vec<_>>(), [0, 0]);
-    assert_eq!(facts.outbox.len(), 1, "the mirror of the dead letter");
-    assert!(facts.outbox[0].topic.ends_with(".dlq") && !facts.outbox[0].published);
-    let indexes: i64 =
-        sqlx::query_scalar("select count(*) from pg_indexes where indexdef like '%bytea_bloom_ops%'")
-            .fetch_one(pool)
-            .await
-            .unwrap();
-    assert!(indexes > 1, "the partitions have it too");
 }
 
 /// Makes each message's effect once by the effect's own key, and rejects while it is broken.

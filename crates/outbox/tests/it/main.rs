@@ -5,6 +5,7 @@
 mod append;
 mod backlog;
 mod dry_run;
+mod facts;
 mod flaky;
 mod frozen;
 mod halves;

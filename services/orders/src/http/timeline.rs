@@ -164,7 +164,7 @@ fn asked(key: &KeyUsed) -> Value {
 }
 
 fn from_facts(facts: Facts, steps: &[Step], texts: bool) -> Vec<Entry> {
-    let Facts { outbox, inbox, parked, dead_letters } = facts;
+    let Facts { outbox, inbox, parked, dead_letters, .. } = facts;
     let mut entries: Vec<Entry> = outbox.into_iter().map(said).collect();
     entries.extend(inbox.into_iter().map(|heard| self::heard(heard, steps)));
     entries.extend(parked.into_iter().map(|key| retried(&key, texts)));
