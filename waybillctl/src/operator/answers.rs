@@ -67,6 +67,14 @@ pub(crate) struct DeadLetterDetail {
     pub(crate) patch: Option<Patch>,
     #[serde(default)]
     pub(crate) replays: Vec<ReplayOfLetter>,
+    pub(crate) discarded: Option<GivenUp>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct GivenUp {
+    pub(crate) by: String,
+    pub(crate) at: String,
+    pub(crate) reason: String,
 }
 
 /// What a replay would send of a letter.

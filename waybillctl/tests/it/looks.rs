@@ -115,6 +115,15 @@ async fn one_dead_letter_is_shown_decoded() {
     assert_eq!(shown["decoded"]["original"]["value"]["currency"], "EUR");
     assert_eq!(shown["service"], "payments");
 
+    let mut given_up = detail(LETTER);
+    given_up["state"] = json!("discarded");
+    given_up["discarded"] = json!({"by": "ana", "at": "2026-05-04T13:00:00Z", "reason": "a test order"});
+    doubles.payments.forget(&path);
+    doubles.payments.says(&path, given_up);
+    let shown = doubles.ctl(&["dead-letters", "show", LETTER]);
+    let told = "\ndiscarded by ana at 2026-05-04 13:00:00: a test order\n";
+    assert!(text(&shown.stdout).ends_with(told), "{}", text(&shown.stdout));
+
     let none = doubles.ctl(&["dead-letters", "show", "01980000-0000-7000-8000-0000000000ff"]);
     assert_eq!(none.status.code(), Some(1));
     assert!(text(&none.stderr).contains(

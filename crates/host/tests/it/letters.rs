@@ -172,6 +172,8 @@ async fn a_discard_counts_first_and_lets_the_key_go_on() {
     assert_eq!(desk.items("/parked?state=draining").await.len(), 1);
     let audit = desk.items("/audit").await;
     assert_eq!((&audit[0]["reason"], &audit[0]["subject"]), (&json!("a test message"), &json!(OPERATOR)));
+    let (_, letter) = desk.get(&format!("/dead-letters/{}", audit[0]["target"].as_str().unwrap())).await;
+    assert_eq!(letter["discarded"]["by"], OPERATOR, "{letter}");
 }
 
 #[tokio::test]

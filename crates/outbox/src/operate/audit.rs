@@ -12,6 +12,9 @@ const REASON_CHARS_MAX: usize = 500;
 /// Characters of the other texts that are kept.
 const TEXT_CHARS_MAX: usize = 1_000;
 
+/// The action whose target is a dead letter that was given up.
+pub(super) const DISCARD: &str = "dead_letters.discard";
+
 /// Whose wish a change is, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -107,6 +110,18 @@ pub async fn insert_many_in_tx(
     .execute(conn)
     .await
     .map(|_| ())
+}
+
+/// The last change of this kind that was made to this target.
+pub(super) async fn last(pool: &PgPool, action: &str, target: &str) -> Result<Option<Entry>, sqlx::Error> {
+    sqlx::query_as(
+        "select id, at, subject, action, target, reason, outcome, trace_id from operator_audit
+         where target = $1 and action = $2 order by id desc limit 1",
+    )
+    .bind(target)
+    .bind(action)
+    .fetch_optional(pool)
+    .await
 }
 
 /// The changes, newest first.

@@ -80,6 +80,20 @@ pub struct DeadLetterDetail {
     pub patch: Option<Patch>,
     /// How often it was sent again by a replay, newest first; the last 20.
     pub replays: Vec<ReplayOfLetter>,
+    /// Who gave it up, as the audit tells; nothing unless it is discarded.
+    #[serde(default)]
+    pub discarded: Option<GivenUp>,
+}
+
+/// Who gave a letter up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct GivenUp {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Why.
+    pub reason: String,
 }
 
 /// What a replay would send of a letter.

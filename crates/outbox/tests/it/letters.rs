@@ -142,9 +142,31 @@ async fn a_discard_takes_what_the_plan_showed_or_nothing() {
     assert_eq!(audited.len(), 1);
     let row = &audited[0];
     assert_eq!((row.subject.as_str(), row.action.as_str()), ("ada", "dead_letters.discard"));
-    assert_eq!((row.outcome.as_str(), row.trace_id.as_deref()), ("1 discarded", Some("abc")));
-    assert!(row.target.contains("not_wanted"), "{row:?}");
+    assert_eq!((row.outcome.as_str(), row.trace_id.as_deref()), ("discarded, one of 1", Some("abc")));
+    let given_up = dead_letters::show(pool, row.target.parse().unwrap()).await.unwrap();
+    assert_eq!(given_up.letter.error_class, "not_wanted", "the audit names the letter");
+    let discarded = given_up.discarded.unwrap();
+    assert_eq!((discarded.by.as_str(), discarded.at, discarded.reason), ("ada", row.at, row.reason.clone()));
     assert_eq!(notes(pool).await, [("c".to_owned(), 5)]);
+}
+
+#[tokio::test]
+async fn a_discard_of_many_is_audited_letter_by_letter() {
+    let database = ledger::database("letters_audit").await;
+    let pool = &database.pool;
+    let mut ids = Vec::new();
+    for place in 0..60 {
+        let record = ledger::record(&ledger::envelope(&format!("k{place}"), 1), place, b"x");
+        ids.push(letter(pool, &record, "not_wanted", "no").await.to_string());
+    }
+    let ids_of = ids.iter().map(|id| id.parse().unwrap()).collect();
+    let by_id = Filter { ids: Some(ids_of), ..Filter::default() };
+    assert_eq!(dead_letters::discard(pool, &by_id, 60, &change()).await.unwrap(), 60);
+    let audited = audit::list(pool, &whole()).await.unwrap().items;
+    let mut targets: Vec<String> = audited.into_iter().map(|entry| entry.target).collect();
+    targets.sort_unstable();
+    ids.sort_unstable();
+    assert_eq!(targets, ids);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use super::value;
 use crate::cli::{Asking, Filter, Page};
 use crate::contract::{self, ShownValue};
 use crate::exit::Exit;
-use crate::operator::answers::{DeadLetter, DeadLetterDetail, FailureGroup, Header};
+use crate::operator::answers::{DeadLetter, DeadLetterDetail, FailureGroup, GivenUp, Header};
 use crate::operator::{Services, view};
 use crate::output;
 use crate::table::{Table, or_dash};
@@ -143,6 +143,9 @@ fn text(
         let (when, outcome) = (short_or_dash(&replay.at), or_dash(&replay.outcome));
         let why = replay.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
         let _ = writeln!(text, "replayed {when} by {}: {outcome}{why}", replay.operation);
+    }
+    if let Some(GivenUp { by, at, reason }) = &detail.discarded {
+        let _ = writeln!(text, "discarded by {by} at {}: {reason}", short(at));
     }
     Ok(text.trim_end().to_owned())
 }

@@ -161,9 +161,9 @@ pub async fn discard(
     if discarded != expect {
         return Err(OperateError::Count { expected: expect, found: discarded });
     }
-    let target = serde_json::to_string(filter).unwrap_or_default();
-    let outcome = format!("{discarded} discarded");
-    audit::insert_in_tx(&mut tx, change, "dead_letters.discard", &target, &outcome).await?;
+    let targets: Vec<String> = ids.iter().map(Uuid::to_string).collect();
+    let outcome = format!("discarded, one of {discarded}");
+    audit::insert_many_in_tx(&mut tx, change, audit::DISCARD, &targets, &outcome).await?;
     tx.commit().await?;
     Ok(discarded)
 }

@@ -7,8 +7,8 @@ use serde_json::Value;
 use sqlx::{PgPool, QueryBuilder};
 use uuid::Uuid;
 
-use super::{DeadLetter, DeadLetterDetail, FailureGroup, Patch, ReplayOfLetter};
-use crate::operate::{Filter, OperateError, Page, PageRequest, key_shown};
+use super::{DeadLetter, DeadLetterDetail, FailureGroup, GivenUp, Patch, ReplayOfLetter};
+use crate::operate::{Filter, OperateError, Page, PageRequest, audit, key_shown};
 
 /// Replays that are shown of one letter.
 const REPLAYS_SHOWN_MAX: i64 = 20;
@@ -156,6 +156,11 @@ pub async fn show(pool: &PgPool, id: Uuid) -> Result<DeadLetterDetail, OperateEr
     .bind(REPLAYS_SHOWN_MAX)
     .fetch_all(pool)
     .await?;
+    let discarded = match letter.state.as_str() {
+        "discarded" => audit::last(pool, audit::DISCARD, &id.to_string()).await?,
+        _ => None,
+    };
+    let discarded = discarded.map(|entry| GivenUp { by: entry.subject, at: entry.at, reason: entry.reason });
     let payload_base64 = payload.map(|payload| BASE64.encode(payload));
-    Ok(DeadLetterDetail { letter, headers, payload_base64, patch, replays })
+    Ok(DeadLetterDetail { letter, headers, payload_base64, patch, replays, discarded })
 }
