@@ -25,7 +25,8 @@ use serde::de::DeserializeOwned;
 pub const CONTENT_TYPE: &str = "application/avro";
 
 /// Longest frame made or read. A broker takes 1,048,588 bytes for a record with its key and headers
-/// (`max.message.bytes` in schemas/topics.toml); a longer value can only come from a topic that is set up differently.
+/// (`max.message.bytes` in schemas/topics.toml; the retry topics' larger one is for more headers); a longer value can only
+/// come from a topic that is set up differently.
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 
 /// Length of what comes before the datum: the zero byte and the schema id.

@@ -67,8 +67,10 @@ pub fn producer(bootstrap: &str, client_id: &str) -> ClientConfig {
         .set("linger.ms", "0")
         .set("queue.buffering.max.messages", "100000")
         .set("queue.buffering.max.kbytes", "65536")
-        // Above anything the outbox accepts (payload, headers and key together stay below 952,000 bytes).
-        .set("message.max.bytes", "1000000")
+        // Above anything the outbox accepts (payload, headers and key together stay below 1,083,000 bytes).
+        .set("message.max.bytes", "1114112")
+        // A batch of several stays below the `max.message.bytes` of a topic that does not take the largest.
+        .set("batch.size", "1000000")
         .set("allow.auto.create.topics", "false");
     config
 }

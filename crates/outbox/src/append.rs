@@ -12,9 +12,13 @@ use waybill_messaging::message::Message;
 pub const KEY_BYTES_MAX: usize = 1024;
 /// Longest header object in bytes, as the table checks: an envelope takes some 500.
 pub const HEADERS_BYTES_MAX: usize = 32_768;
-/// Longest payload in bytes, as the table checks: with key and headers below every topic's `max.message.bytes`
-/// (1,048,588), so that the broker can not refuse a record and let its successors pass it.
+/// Longest payload in bytes of a message, as `outbox_append` checks: with key and headers below every topic's
+/// `max.message.bytes` (1,048,588), so that the broker can not refuse a record and let its successors pass it.
 pub const PAYLOAD_BYTES_MAX: usize = 917_504;
+/// Longest payload in bytes that goes to a retry or dead letter topic, as the table checks: whatever a topic of the
+/// default size holds, from whatever producer, unless it was compressed. Those topics take more
+/// (`schemas/topics.toml`).
+pub const CARRIED_PAYLOAD_BYTES_MAX: usize = 1_048_576;
 /// Longest topic name Kafka takes.
 pub const TOPIC_BYTES_MAX: usize = 249;
 

@@ -193,6 +193,14 @@ impl Process {
     }
 }
 
+/// Most resident memory that a process has had (KiB), as the kernel counts it; `None` when it is gone.
+#[must_use]
+pub fn peak_memory_kib(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))?;
+    peak.trim().parse().ok()
+}
+
 /// Path of one of Waybill's binaries.
 ///
 /// # Panics

@@ -82,6 +82,8 @@ impl TestTopics {
             .set("acks", "all")
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
+            // What a topic takes is the broker's to say.
+            .set("message.max.bytes", "10000000")
             .set("linger.ms", "0")
             .create()
             .expect("a producer for KAFKA_BOOTSTRAP_SERVERS");

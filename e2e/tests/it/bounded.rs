@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use uuid::Uuid;
 use waybill_testkit::polling::eventually_named;
+use waybill_testkit::process::peak_memory_kib;
 
 use crate::shop::Shop;
 use crate::system::{System, Verified};
@@ -115,13 +116,11 @@ async fn published(system: &System) {
 /// Has `waybillctl verify` look, and tells the most memory it had (KiB), as the kernel counts it.
 async fn watched(system: &System) -> (Verified, u64) {
     let process = system.verifying(&["--json"]);
-    let status = format!("/proc/{}/status", process.pid().expect("it runs"));
+    let pid = process.pid().expect("it runs");
     let mut peak_kib = 0;
     let watch = async {
         loop {
-            let text = std::fs::read_to_string(&status).unwrap_or_default();
-            let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-            peak_kib = peak.and_then(|kib| kib.trim().parse().ok()).unwrap_or(peak_kib);
+            peak_kib = peak_memory_kib(pid).unwrap_or(peak_kib);
             sleep(LOOK_PAUSE).await;
         }
     };

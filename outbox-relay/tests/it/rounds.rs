@@ -107,6 +107,27 @@ async fn large_payloads_are_bounded_by_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_letter_of_a_mebibyte_is_published_and_no_batch_is_too_large_for_the_topics_beside_it() {
+    const LETTERS: &str = "events.g.dlq";
+    let outbox = Outbox::new("letters").await;
+    outbox.topics.add_with(&[(LETTERS, 1)], &[("max.message.bytes", "1114112")]).await;
+    let (topic, letters) = (outbox.topics.full(TOPIC), outbox.topics.full(LETTERS));
+    let mut connection = outbox.connection().await;
+    for (topic, bytes) in
+        [(&topic, 500_000), (&letters, 1_048_576), (&topic, 500_000), (&topic, 917_504), (&letters, 1)]
+    {
+        append_sized(&mut connection, topic, 1, bytes).await;
+    }
+    let mut relay = outbox.relay().spawn();
+    for (topic, records) in [(TOPIC, 3), (LETTERS, 2)] {
+        let audit = audit(&outbox.topics, topic, &outbox.database.pool).await;
+        assert_eq!((audit.records, audit.repeats), (records, 0), "{topic}");
+    }
+    assert_eq!(metric(&relay, "outbox_relay_produce_errors_total").await, 0.0);
+    assert_eq!(relay.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_count_as_they_are_sent_not_as_they_are_stored() {
     let outbox = Outbox::new("packed").await;
     // 30 kB each that Postgres stores in a few hundred bytes.

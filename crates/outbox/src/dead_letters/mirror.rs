@@ -1,7 +1,7 @@
 //! A dead letter on its topic, for console tools: the record as it was, with text headers that say what happened.
 //!
-//! The row in `dead_letters` is complete whatever the record; the mirror must fit into the outbox, and says what it
-//! left out. A header value that is no text is mirrored as `dlq_base64_<name>`.
+//! The row in `dead_letters` is complete whatever the record; the mirror must fit into the outbox (a payload of up to
+//! 1 MiB does), and says what it left out. A header value that is no text is mirrored as `dlq_base64_<name>`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use waybill_messaging::headers::object_to_json;
 
 use super::{DeadLetter, Row, plain_text, stored_text};
-use crate::append::{HEADERS_BYTES_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use crate::append::{CARRIED_PAYLOAD_BYTES_MAX, HEADERS_BYTES_MAX, KEY_BYTES_MAX};
 use crate::retry::policy::main_topic;
 
 /// Characters of the key that the header `dlq_key` shows; the key itself is the mirror's key.
@@ -34,7 +34,12 @@ pub(super) async fn append(
             letters.iter().map(|(l, _)| fitting(l.record.key.as_deref(), KEY_BYTES_MAX)).collect::<Vec<_>>(),
         )
         .bind(letters.iter().map(|(l, row)| headers(l, row.id, payload(l, row))).collect::<Vec<_>>())
-        .bind(letters.iter().map(|(l, row)| fitting(payload(l, row), PAYLOAD_BYTES_MAX)).collect::<Vec<_>>())
+        .bind(
+            letters
+                .iter()
+                .map(|(l, row)| fitting(payload(l, row), CARRIED_PAYLOAD_BYTES_MAX))
+                .collect::<Vec<_>>(),
+        )
         .execute(conn)
         .await?;
     Ok(())
@@ -106,7 +111,7 @@ fn own_headers(letter: &DeadLetter<'_>, row: Uuid, payload: Option<&[u8]>) -> Ve
             own.push(("dlq_key_omitted_bytes", key.len().to_string()));
         }
     }
-    if let Some(payload) = payload.filter(|payload| payload.len() > PAYLOAD_BYTES_MAX) {
+    if let Some(payload) = payload.filter(|payload| payload.len() > CARRIED_PAYLOAD_BYTES_MAX) {
         own.push(("dlq_payload_omitted_bytes", payload.len().to_string()));
     }
     own
@@ -180,14 +185,14 @@ mod tests {
             ("huge".to_owned(), vec![1; HEADERS_BYTES_MAX / 6]),
             ("last".to_owned(), b"kept".to_vec()),
         ];
-        let record = record(huge, PAYLOAD_BYTES_MAX + 1);
+        let record = record(huge, CARRIED_PAYLOAD_BYTES_MAX + 1);
         let letter = DeadLetter::new("billing", &record, "payload", &"x".repeat(5000), 1, Utc::now());
         let text = headers(&letter, letter.id, record.payload.as_deref());
         assert!(text.len() <= HEADERS_BYTES_MAX, "{}", text.len());
         let read: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&read["first"], &read["last"]), (&"kept".into(), &"kept".into()));
         assert_eq!(read["dlq_headers_omitted"], "1");
-        assert_eq!(read["dlq_payload_omitted_bytes"], "917505");
-        assert_eq!(fitting(record.payload.as_deref(), PAYLOAD_BYTES_MAX), None);
+        assert_eq!(read["dlq_payload_omitted_bytes"], "1048577");
+        assert_eq!(fitting(record.payload.as_deref(), CARRIED_PAYLOAD_BYTES_MAX), None);
     }
 }

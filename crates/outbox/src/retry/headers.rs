@@ -7,7 +7,7 @@ use waybill_messaging::headers::object_to_json;
 use waybill_messaging::record::Record;
 
 use super::policy::DELAY_MAX;
-use crate::append::{HEADERS_BYTES_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX};
+use crate::append::{CARRIED_PAYLOAD_BYTES_MAX, HEADERS_BYTES_MAX, KEY_BYTES_MAX, TOPIC_BYTES_MAX};
 use crate::dead_letters::plain_text;
 
 /// Which appearance of the message this is.
@@ -60,7 +60,7 @@ pub(crate) fn can_travel(record: &Record, retry_topic: &str) -> bool {
     let headers: usize =
         original(record).iter().map(|(n, v)| object_to_json([(n.as_str(), v.as_str())]).len()).sum();
     record.key.as_ref().is_none_or(|key| key.len() <= KEY_BYTES_MAX)
-        && record.payload.as_ref().is_none_or(|payload| payload.len() <= PAYLOAD_BYTES_MAX)
+        && record.payload.as_ref().is_none_or(|payload| payload.len() <= CARRIED_PAYLOAD_BYTES_MAX)
         && retry_topic.len() <= TOPIC_BYTES_MAX
         && headers + OWN_BYTES_MAX <= HEADERS_BYTES_MAX
 }
@@ -219,7 +219,7 @@ mod tests {
     fn a_record_that_is_too_large_does_not_travel() {
         assert!(can_travel(&record(), "t1.a.events.g.retry.1"));
         let mut large = record();
-        large.payload = Some(vec![0; PAYLOAD_BYTES_MAX + 1].into());
+        large.payload = Some(vec![0; CARRIED_PAYLOAD_BYTES_MAX + 1].into());
         assert!(!can_travel(&large, "t"));
         let mut many = record();
         many.headers.push(("x".to_owned(), vec![b'x'; HEADERS_BYTES_MAX - OWN_BYTES_MAX]));

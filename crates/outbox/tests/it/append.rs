@@ -1,6 +1,8 @@
 //! Appending: in order, with the prefix, all or nothing.
 
 use serde_json::Value;
+use sqlx::PgConnection;
+use sqlx::postgres::PgQueryResult;
 use uuid::Uuid;
 use waybill_messaging::message::Message;
 use waybill_outbox::append::{self, AppendArrays, Appender, LimitError};
@@ -67,15 +69,37 @@ async fn what_is_too_large_is_refused_here_and_by_the_table() {
     assert_eq!(cause.downcast::<LimitError>().unwrap().part, "payload");
     assert_eq!(ledger::count(&database.pool, "outbox").await, 1, "all or nothing");
 
-    let arrays = AppendArrays::new("", &[larger]);
-    let error = sqlx::query("select outbox_append($1, $2, $3, $4, $5)")
+    let error = written(&mut conn, larger).await.unwrap_err();
+    assert!(error.as_database_error().unwrap().is_check_violation(), "{error}");
+}
+
+#[tokio::test]
+async fn retry_and_dead_letter_topics_take_a_mebibyte() {
+    let database = ledger::database("carried").await;
+    let mut conn = database.pool.acquire().await.unwrap();
+    let mut on = async |topic: &str, bytes: usize| {
+        let message = Message { topic: topic.to_owned(), ..message("a", 1, &vec![1; bytes]) };
+        written(&mut conn, message).await.is_ok()
+    };
+    for topic in ["orders.events.billing.dlq", "orders.events.billing.retry.12"] {
+        assert!(on(topic, append::CARRIED_PAYLOAD_BYTES_MAX).await, "{topic}");
+        assert!(!on(topic, append::CARRIED_PAYLOAD_BYTES_MAX + 1).await, "{topic}");
+    }
+    for topic in ["orders.events", "orders.dlq.events", "orders.retry.x", "orders.retry.1.events"] {
+        assert!(on(topic, append::PAYLOAD_BYTES_MAX).await, "{topic}");
+        assert!(!on(topic, append::PAYLOAD_BYTES_MAX + 1).await, "{topic}");
+    }
+}
+
+/// Past the checks of `append`.
+async fn written(conn: &mut PgConnection, message: Message) -> Result<PgQueryResult, sqlx::Error> {
+    let arrays = AppendArrays::new("", &[message]);
+    sqlx::query("select outbox_append($1, $2, $3, $4, $5)")
         .bind(&arrays.message_ids)
         .bind(&arrays.topics)
         .bind(&arrays.keys)
         .bind(&arrays.headers)
         .bind(&arrays.payloads)
-        .execute(&mut *conn)
+        .execute(conn)
         .await
-        .unwrap_err();
-    assert!(error.as_database_error().unwrap().is_check_violation(), "{error}");
 }

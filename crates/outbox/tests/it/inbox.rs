@@ -105,7 +105,7 @@ async fn bytes_that_do_not_decode_are_dead_letters_at_once_and_unchanged() {
     // Larger than the outbox takes: a foreign producer may do that.
     let mut huge = foreign.clone();
     (huge.offset, huge.key) = (11, Some(vec![b'k'; 2000].into()));
-    (huge.headers, huge.payload) = (vec![("h".to_owned(), vec![0; 9000])], Some(vec![3; 1_000_000].into()));
+    (huge.headers, huge.payload) = (vec![("h".to_owned(), vec![0; 9000])], Some(vec![3; 1_048_577].into()));
     batch.records.extend([foreign, empty, huge.clone()]);
     for _ in 0..2 {
         group.handle(&batch).await.unwrap();
@@ -149,7 +149,7 @@ async fn bytes_that_do_not_decode_are_dead_letters_at_once_and_unchanged() {
     assert_eq!((&headers["dlq_group"], &headers["dlq_error_class"]), (&"ledger".into(), &"payload".into()));
     assert_eq!((&headers["ce_type"], &headers["ce_subject"]), (&"Noted".into(), &"b".into()));
     assert_eq!(mirror(&letters[3]).3, None, "what does not fit is said, not sent");
-    assert!(mirror(&letters[3]).2.contains(r#""dlq_payload_omitted_bytes":"1000000""#));
+    assert!(mirror(&letters[3]).2.contains(r#""dlq_payload_omitted_bytes":"1048577""#));
 }
 
 /// One bad message among good ones: the good are done, the bad one is buried with this class.

@@ -5,6 +5,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 use waybill_messaging::consumer::{Batch, BatchHandler as _};
 use waybill_messaging::record::Record;
+use waybill_outbox::append::CARRIED_PAYLOAD_BYTES_MAX;
 use waybill_outbox::inbox::InboxProcessor;
 use waybill_outbox::operate::dead_letters::{self, DeadLetterDetail, Edit};
 use waybill_outbox::operate::{Filter, PageRequest};
@@ -87,6 +88,36 @@ async fn what_was_put_on_a_retry_topic_by_hand_goes_only_to_topics_that_there_ar
     assert_eq!(topics_in_outbox(pool).await, [dlq.clone(), retry.clone(), dlq, retry]);
     assert_eq!(only_letter(pool).await.letter.state, "resolved");
     assert_eq!(notes(pool).await, [("a".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn a_letter_of_a_mebibyte_is_mirrored_and_replayed_whole() {
+    let database = ledger::database("mending_large").await;
+    let pool = &database.pool;
+    let policy = flaky::policy(Poisoned::Block);
+    let group = Flaky::default().processor(pool, PREFIX, &policy);
+    let bytes = vec![0xff; CARRIED_PAYLOAD_BYTES_MAX];
+    let record = ledger::record(&ledger::envelope("a", 1), 1, &bytes);
+    group.handle(&Batch { records: vec![record] }).await.unwrap();
+    let plan = dead_letters::plan(pool, &Filter::default()).await.unwrap();
+    assert_eq!((plan.total, plan.can_not_travel), (1, 0));
+    let id = only_letter(pool).await.letter.id;
+    assert_eq!(replay(pool, &policy, id).await.unwrap(), 1);
+    run_last_head(&group, pool).await;
+    let sent: Vec<(String, bool)> =
+        sqlx::query_as("select topic::text, payload = $1 from outbox order by id")
+            .bind(&bytes)
+            .fetch_all(pool)
+            .await
+            .unwrap();
+    let on = |end: &str| (format!("{PREFIX}{TOPIC}.{GROUP}.{end}"), true);
+    assert_eq!(sent, [on("dlq"), on("retry.1"), on("dlq")]);
+    let letter = only_letter(pool).await.letter;
+    assert_eq!((letter.state.as_str(), letter.attempts), ("open", 2));
+
+    let patch = |bytes| Edit { id, payload: Some(vec![1; bytes]), ..Edit::default() };
+    dead_letters::edit(pool, patch(CARRIED_PAYLOAD_BYTES_MAX), &change()).await.unwrap();
+    dead_letters::edit(pool, patch(CARRIED_PAYLOAD_BYTES_MAX + 1), &change()).await.unwrap_err();
 }
 
 #[tokio::test]

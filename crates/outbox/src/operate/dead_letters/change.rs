@@ -5,7 +5,7 @@ use sqlx::{PgConnection, PgPool, QueryBuilder};
 use uuid::Uuid;
 
 use super::{DeadLetterDetail, show};
-use crate::append::PAYLOAD_BYTES_MAX;
+use crate::append::CARRIED_PAYLOAD_BYTES_MAX;
 use crate::operate::{Change, Filter, OperateError, audit};
 
 /// Most letters of one bulk edit: their payloads are in one request.
@@ -83,9 +83,9 @@ fn check(edits: &[Edit]) -> Result<(), OperateError> {
     if ids.len() != edits.len() {
         return Err(OperateError::invalid("items", "a dead letter comes twice"));
     }
-    let too_large = |edit: &&Edit| edit.payload.as_ref().is_some_and(|p| p.len() > PAYLOAD_BYTES_MAX);
+    let too_large = |edit: &&Edit| edit.payload.as_ref().is_some_and(|p| p.len() > CARRIED_PAYLOAD_BYTES_MAX);
     if let Some(edit) = edits.iter().find(too_large) {
-        let why = format!("the payload for {} has more than {PAYLOAD_BYTES_MAX} bytes", edit.id);
+        let why = format!("the payload for {} has more than {CARRIED_PAYLOAD_BYTES_MAX} bytes", edit.id);
         return Err(OperateError::invalid("payload_base64", why));
     }
     Ok(())

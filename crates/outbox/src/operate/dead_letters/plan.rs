@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgPool, QueryBuilder};
 
 use super::{FailureGroupCount, GroupCount, KeyCount, Plan};
-use crate::append::{KEY_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use crate::append::{CARRIED_PAYLOAD_BYTES_MAX, KEY_BYTES_MAX};
 use crate::operate::{Filter, OperateError, key_shown};
 
 /// Keys, and failure groups, that are shown.
@@ -26,7 +26,7 @@ pub async fn plan(pool: &PgPool, filter: &Filter) -> Result<Plan, OperateError> 
                 count(*) filter (where d.key is null or octet_length(d.key) not between 1 and ",
     );
     query.push_bind(KEY_BYTES_MAX as i32).push(" or octet_length(coalesce(p.payload, d.payload)) > ");
-    query.push_bind(PAYLOAD_BYTES_MAX as i32);
+    query.push_bind(CARRIED_PAYLOAD_BYTES_MAX as i32);
     // What has no readable headers is no message of a key.
     query.push(" or d.message_id is null or d.error_class = ").push_bind(HEADERS_CLASS);
     query.push(") from dead_letters d left join dead_letter_patches p on p.dead_letter_id = d.id where true");
