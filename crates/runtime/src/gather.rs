@@ -1,7 +1,7 @@
 //! Calls that come at the same time, done together: while some are on their way, those behind them gather.
 //!
 //! A lone call goes at once. Those that come while it is on its way wait for company: they go when it has ended, when enough
-//! of them wait, or when one has waited for long enough, whichever is first. So the work grows with the load, an idle system's
+//! of them wait, or when one has waited for long enough, whichever is first; as much is on its way at once as may. So the work grows with the load, an idle system's
 //! calls are as quick as without gathering, and work that hangs holds nobody up for longer than that.
 
 use std::collections::VecDeque;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// How many calls go together, how many pieces of work are on their way, how long and with how many others a call waits.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +67,7 @@ struct Queue<T, R> {
 
 struct Waiting<T, R> {
     ticket: u64,
+    since: Instant,
     call: T,
     reply: oneshot::Sender<R>,
 }
@@ -98,7 +100,7 @@ impl<T: Send + 'static, R: Send + 'static> Gather<T, R> {
         if let Ok(answered) = tokio::time::timeout(company_wait, &mut answer).await {
             return answered.map_err(|_| GatherError::Lost);
         }
-        self.begin(|queue, _| queue.place(ticket).is_some());
+        self.begin();
         let answered = match tokio::time::timeout(wait_max, &mut answer).await {
             Ok(answered) => answered,
             Err(_) if self.shared.queue().withdraw(ticket) => return Err(GatherError::TooLate),
@@ -123,36 +125,39 @@ impl<T: Send + 'static, R: Send + 'static> Gather<T, R> {
             }
             let ticket = queue.next_ticket;
             queue.next_ticket += 1;
-            queue.waiting.push_back(Waiting { ticket, call, reply });
+            queue.waiting.push_back(Waiting { ticket, since: Instant::now(), call, reply });
             ticket
         };
-        self.begin(Queue::has_company);
+        self.begin();
         Ok(ticket)
     }
 
-    /// Begins a piece of work with those that wait, if there may be one more, and `is_due`.
-    fn begin(&self, is_due: impl FnOnce(&Queue<T, R>, &Bounds) -> bool) {
-        let bounds = &self.shared.bounds;
-        let mut queue = self.shared.queue();
-        if queue.on_their_way < bounds.at_once_max && is_due(&queue, bounds) {
-            queue.on_their_way += 1;
-            let first = queue.take(bounds.together_max);
-            drop(queue);
+    /// Begins a piece of work with those that wait, if there may be one more.
+    fn begin(&self) {
+        let first = self.shared.queue().next(&self.shared.bounds);
+        if let Some(first) = first {
             tokio::spawn(Arc::clone(&self.shared).go(first));
         }
     }
 }
 
 impl<T, R> Queue<T, R> {
-    /// Whether those that wait are enough to go beside what is on its way.
-    fn has_company(&self, bounds: &Bounds) -> bool {
-        let enough = if self.on_their_way == 0 { 1 } else { bounds.company_min };
-        self.waiting.len() >= enough
+    /// The next piece of work, which is then on its way: when there may be one more and those that wait need wait no longer.
+    fn next(&mut self, bounds: &Bounds) -> Option<Piece<T, R>> {
+        (self.on_their_way < bounds.at_once_max && self.is_due(bounds)).then(|| {
+            self.on_their_way += 1;
+            let count = self.waiting.len().min(bounds.together_max);
+            self.waiting.drain(..count).map(|waiting| (waiting.call, waiting.reply)).unzip()
+        })
     }
 
-    fn take(&mut self, together_max: usize) -> Piece<T, R> {
-        let count = self.waiting.len().min(together_max);
-        self.waiting.drain(..count).map(|waiting| (waiting.call, waiting.reply)).unzip()
+    /// Whether those that wait go: nothing is on its way, they are enough, or the first has waited for long enough.
+    fn is_due(&self, bounds: &Bounds) -> bool {
+        self.waiting.front().is_some_and(|first| {
+            self.on_their_way == 0
+                || self.waiting.len() >= bounds.company_min
+                || first.since.elapsed() >= bounds.company_wait
+        })
     }
 
     /// Where the call waits, unless it is on its way.
@@ -183,18 +188,15 @@ impl<T: Send + 'static, R: Send + 'static> Shared<T, R> {
                 // Whoever does not wait any more hears nothing.
                 drop(reply.send(answer));
             }
-            next = self.next();
+            next = self.go_on();
         }
     }
 
     /// What a task goes on with whose work has ended. The last one leaves nobody waiting.
-    fn next(&self) -> Option<Piece<T, R>> {
+    fn go_on(&self) -> Option<Piece<T, R>> {
         let mut queue = self.queue();
         queue.on_their_way -= 1;
-        queue.has_company(&self.bounds).then(|| {
-            queue.on_their_way += 1;
-            queue.take(self.bounds.together_max)
-        })
+        queue.next(&self.bounds)
     }
 }
 
@@ -304,22 +306,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_finds_no_company_goes_with_those_that_wait_after_a_while() {
+    async fn who_finds_no_company_goes_after_a_while_beside_what_hangs_and_to_the_next_free_place() {
         let company_wait = Duration::from_millis(1);
         let gated = Gated::new(Bounds { at_once_max: 2, company_min: 3, company_wait, ..BOUNDS });
         let first = gated.call(1).await;
         assert_eq!(gated.made(), [vec![1]]);
-        gated.gate.add_permits(1);
-        assert_eq!(first.await.unwrap(), Ok(10));
-        // One that hangs, and one behind it.
-        let hanging = gated.call(2).await;
-        let behind = gated.call(3).await;
-        while gated.made().len() < 3 {
+        let beside = gated.call(2).await;
+        while gated.made().len() < 2 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(gated.made(), [vec![1], vec![2], vec![3]]);
+        let behind = gated.call(3).await;
+        // Its own timer was set before this one and is shorter: when this one is over, it has found no free place.
+        tokio::time::sleep(2 * company_wait).await;
+        tokio::task::yield_now().await;
+        assert_eq!(gated.made(), [vec![1], vec![2]]);
+        gated.gate.add_permits(1);
+        assert_eq!(first.await.unwrap(), Ok(10));
+        assert_eq!(gated.made(), [vec![1], vec![2], vec![3]], "the second hangs");
         gated.gate.add_permits(2);
-        assert_eq!((hanging.await.unwrap(), behind.await.unwrap()), (Ok(20), Ok(30)));
+        assert_eq!((beside.await.unwrap(), behind.await.unwrap()), (Ok(20), Ok(30)));
     }
 
     #[tokio::test]
