@@ -40,6 +40,7 @@ with taken as (
 )
 select taken.epoch, taken.position_from::text as position_from, taken.position_to::text as position_to,
        taken.position_id, relay.owner,
+       extract(epoch from relay.lease_expires_at - clock_timestamp())::float8 as left_s,
        set_config('application_name', case when taken.epoch is null then $6 else $7 end, false)
 from outbox_relay relay left join taken on taken.name = relay.name
 where relay.name = $1";
@@ -80,6 +81,8 @@ pub enum Grant {
     Held {
         /// Which.
         owner: String,
+        /// For how long, unless it renews it.
+        left: Duration,
     },
     /// It was given back, and is left to a waiting relay that holds fewer databases.
     Left,
@@ -149,7 +152,9 @@ impl Keeper {
         let row = row.ok_or_else(|| KeeperError::NoRow(self.name.clone()))?;
         let Some(epoch) = row.try_get::<Option<i64>, _>("epoch").map_err(StoreError::from)? else {
             let owner: Option<String> = row.try_get("owner").map_err(StoreError::from)?;
-            return Ok(owner.map_or(Grant::Left, |owner| Grant::Held { owner }));
+            let left_s: Option<f64> = row.try_get("left_s").map_err(StoreError::from)?;
+            let left = Duration::try_from_secs_f64(left_s.unwrap_or_default()).unwrap_or_default();
+            return Ok(owner.map_or(Grant::Left, |owner| Grant::Held { owner, left }));
         };
         Ok(Grant::Granted { epoch, position: position(&row)? })
     }

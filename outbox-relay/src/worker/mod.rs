@@ -38,6 +38,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How often one that waits asks for the lease: a clean hand-over is taken up within this time.
 const STANDBY_PAUSE: Duration = Duration::from_millis(250);
+/// It asks so long after the end of a lease that was not renewed.
+const AFTER_ITS_END: Duration = Duration::from_millis(1);
 
 /// The relay of one database.
 pub struct Worker {
@@ -153,13 +155,16 @@ impl Worker {
                     tracing::info!(database = self.database.name, epoch, %position, "the lease is taken");
                     return Ok(Some((keeper, Lease::granted(length, epoch, asked_at), position)));
                 }
-                Grant::Held { owner } => {
+                Grant::Held { owner, left } => {
                     self.settle(Some(&owner));
                     self.stand_by(Phase::Standby { owner });
+                    self.shutdown.sleep(standby_pause(left)).await;
                 }
-                Grant::Left => self.stand_by(Phase::StandingAside),
+                Grant::Left => {
+                    self.stand_by(Phase::StandingAside);
+                    self.shutdown.sleep(STANDBY_PAUSE).await;
+                }
             }
-            self.shutdown.sleep(STANDBY_PAUSE).await;
         }
         Ok(None)
     }
@@ -236,6 +241,11 @@ impl Worker {
     }
 }
 
+/// How long one that waits does not ask, when the lease will last so long unless it is renewed.
+fn standby_pause(left: Duration) -> Duration {
+    STANDBY_PAUSE.min(left + AFTER_ITS_END)
+}
+
 /// An error and its causes in one line.
 fn with_causes(end: &End) -> String {
     let mut text = end.to_string();
@@ -246,4 +256,17 @@ fn with_causes(end: &End) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_is_not_renewed_is_asked_for_at_its_end() {
+        let ms = Duration::from_millis;
+        assert_eq!(standby_pause(ms(9_000)), STANDBY_PAUSE, "a clean end may come at any time");
+        assert_eq!(standby_pause(ms(40)), ms(41));
+        assert!(standby_pause(Duration::ZERO) > Duration::ZERO);
+    }
 }
