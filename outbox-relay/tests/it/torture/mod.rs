@@ -1,13 +1,13 @@
 //! The torture harness: concurrent writers of every kind, strangers who stay open, and the audit from the topics. The
 //! usual recipes run over the same rows and must be seen to fail: that is how we know that the harness sees.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sqlx::{PgPool, Row as _};
 use waybill_testkit::{Dice, eventually};
 
-use crate::audit::{audit, examine};
+use crate::audit::{Audit, audit, audit_to_end, examine};
 use crate::brokers::away_for;
 use crate::setup::{Outbox, SOON, TOPIC, metric};
 
@@ -64,7 +64,7 @@ async fn every_committed_row_comes_in_order_and_nobody_waits_for_a_stranger() {
     assert!(beside.percentile(99) < open_for / 2, "nobody waits for a stranger: {beside}");
     let late_max = (3 * late_alone).max(LATE_MIN);
     assert!(beside.percentile(99) <= late_max, "strangers make it later than {late_max:?}: {beside}");
-    audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
+    audit_to_end(&outbox.topics, TOPIC, &outbox.database.pool).await;
     assert_eq!(relay.terminate().await, Some(0));
 }
 
@@ -81,21 +81,20 @@ async fn rows(pool: &PgPool) -> BTreeMap<String, i64> {
     rows.unwrap().iter().map(|row| (row.get("message"), row.get("id"))).collect()
 }
 
-/// What is wrong with what a recipe published: rows that it passed over for good, versions that it turned round.
-fn faults(running: &Running, rows: &BTreeMap<String, i64>) -> (usize, usize) {
+/// What the audit says of what a recipe published. Rows behind its newest may come yet; those before it that are not there it
+/// has passed over for good.
+fn audited(running: &Running, rows: &BTreeMap<String, i64>) -> Audit {
     let (ids, published): (Vec<i64>, Vec<_>) = running.journal().into_iter().unzip();
-    let newest = ids.iter().copied().max().unwrap_or_default();
-    let ids: BTreeSet<i64> = ids.into_iter().collect();
-    let passed_over = rows.values().filter(|id| **id < newest && !ids.contains(id)).count();
-    let committed = rows.keys().cloned().collect();
-    (passed_over, examine(&published, &committed).inverted)
+    let newest = ids.into_iter().max().unwrap_or_default();
+    let committed = rows.iter().filter(|(_, id)| **id <= newest).map(|(message, _)| message.clone());
+    examine(&published, &committed.collect())
 }
 
 fn is_seen_to_fail(running: &Running, rows: &BTreeMap<String, i64>) -> bool {
-    let (passed_over, inverted) = faults(running, rows);
+    let audit = audited(running, rows);
     match running.recipe {
-        Recipe::Cursor | Recipe::GateById => passed_over > 0,
-        Recipe::GateByXid | Recipe::SkipLocked => inverted > 0,
+        Recipe::Cursor | Recipe::GateById => audit.lost > 0,
+        Recipe::GateByXid | Recipe::SkipLocked => audit.inverted > 0,
     }
 }
 
@@ -126,8 +125,8 @@ async fn the_usual_recipes_are_seen_to_fail_on_the_same_rows() {
     for recipe in &recipes {
         recipe.stands_still().await;
         let fresh = recipe.journal().iter().filter(|(id, _)| *id > newest).count();
-        let (passed_over, inverted) = faults(recipe, &before);
-        println!("{:?}: {passed_over} lost, {inverted} inverted, {fresh} beside strangers", recipe.recipe);
+        let Audit { lost, inverted, .. } = audited(recipe, &before);
+        println!("{:?}: {lost} lost, {inverted} inverted, {fresh} beside strangers", recipe.recipe);
         let gated = matches!(recipe.recipe, Recipe::GateByXid | Recipe::GateById);
         assert_eq!(gated, fresh == 0, "only the gates wait for strangers: {:?}", recipe.recipe);
         assert!(is_seen_to_fail(recipe, &before), "{:?} must be seen to fail", recipe.recipe);
@@ -161,18 +160,19 @@ struct Totals {
     freezes: u64,
 }
 
-/// A relay of another size each time, killed and frozen in the middle.
+/// Two relays of other sizes each time, killed and frozen in the middle.
 async fn round(number: u64, seed: u64, totals: &mut Totals) {
     let mut dice = Dice::new(seed.wrapping_add(number.wrapping_mul(0x9e37_79b9)));
     let outbox = Outbox::new("chaos").await;
-    let mut relay = outbox
-        .relay()
-        .env("OUTBOX_RELAY_LEASE_MS", "1000")
-        .env("OUTBOX_RELAY_PIECE_ROWS_MAX", (20 + dice.roll(2_000)).to_string())
-        .env("OUTBOX_RELAY_IN_FLIGHT_ROWS_MAX", (20 + dice.roll(20_000)).to_string())
-        .env("OUTBOX_RELAY_POSITION_INTERVAL_MS", (10 + dice.roll(500)).to_string())
-        .spawn();
-    let mut second = outbox.relay().env("OUTBOX_RELAY_LEASE_MS", "1000").spawn();
+    let mut some = || {
+        let sizes = outbox.relay().env("OUTBOX_RELAY_LEASE_MS", "1000");
+        sizes
+            .env("OUTBOX_RELAY_PIECE_ROWS_MAX", (20 + dice.roll(2_000)).to_string())
+            .env("OUTBOX_RELAY_IN_FLIGHT_ROWS_MAX", (20 + dice.roll(20_000)).to_string())
+            .env("OUTBOX_RELAY_POSITION_INTERVAL_MS", (10 + dice.roll(500)).to_string())
+            .spawn()
+    };
+    let (mut relay, mut second) = (some(), some());
     relay.wait_ready(SOON).await;
     second.wait_ready(SOON).await;
     let strangers = Strangers::begin(&outbox).await;
@@ -208,6 +208,7 @@ async fn round(number: u64, seed: u64, totals: &mut Totals) {
         (held == 1.0).then_some(())
     })
     .await;
+    audit_to_end(&outbox.topics, TOPIC, &outbox.database.pool).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
