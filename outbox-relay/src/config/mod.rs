@@ -62,7 +62,7 @@ pub struct Tuning {
     pub lease: Duration,
     /// How often the position is stored while rows are published, at most.
     pub position_interval: Duration,
-    /// Bound of every read.
+    /// Bound of each range when a large backlog is measured; other reads have ten seconds at most.
     pub statement_timeout: Duration,
 }
 

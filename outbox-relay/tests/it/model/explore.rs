@@ -80,7 +80,7 @@ pub(super) fn walk<S: Clone + std::hash::Hash + Eq>(
         }
         visited += 1;
         if visited % NEWS_STATES == 0 {
-            println!("... {visited} states visited, {} wait", waiting.len());
+            say!("... {visited} states visited, {} wait", waiting.len());
         }
         assert!(seen.len() <= STATES_MAX, "more than {STATES_MAX} states");
     }

@@ -97,13 +97,13 @@ fn explore(publishes_for: impl Fn(&Lease, u64) -> bool) -> super::explore::Outco
 #[test]
 fn never_do_two_relays_publish_at_once() {
     let outcome = explore(|lease, now| lease.may_publish(time(now)));
-    println!("lease: {outcome}");
+    say!("lease: {outcome}");
     assert_eq!(outcome.violation, None);
 }
 
 #[test]
 fn a_holder_that_trusts_its_lease_for_ever_is_caught() {
     let outcome = explore(|_, _| true);
-    println!("lease without stepping down: {outcome}");
+    say!("lease without stepping down: {outcome}");
     assert!(outcome.violation.is_some());
 }

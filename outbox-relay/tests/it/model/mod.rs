@@ -1,6 +1,14 @@
 //! The relay's core explored exhaustively: every interleaving of small worlds of transactions, relays, crashes and
 //! failures. The code explored is the code that runs; faults put into it on purpose, and the usual recipes, are caught.
 
+/// As `println!`, but for every run to show: the test harness keeps that of a test that succeeds to itself.
+macro_rules! say {
+    ($($word:tt)*) => {{
+        use std::io::Write as _;
+        let _closed = writeln!(std::io::stdout(), $($word)*);
+    }};
+}
+
 mod explore;
 mod lease;
 mod recipes;
@@ -20,7 +28,7 @@ const FOUR: &[&str] = &["xA", "A", "B", "A"];
 
 fn run(programs: &'static [&'static str], piece_rows: usize, budget: Budget, fault: Fault) -> Outcome {
     let outcome = explore(World::new(programs, budget), piece_rows, fault);
-    println!("{programs:?} pieces of {piece_rows}, {budget:?}, {fault:?}: {outcome}");
+    say!("{programs:?} pieces of {piece_rows}, {budget:?}, {fault:?}: {outcome}");
     outcome
 }
 
@@ -55,11 +63,11 @@ fn order_and_completeness_hold_with_two_databases() {
     let crash = Budget { crashes: 1, ..Budget::default() };
     let worlds = [World::new(&["xA", "A"], crash), World::new(&["xB"], crash)];
     let outcome = explore_two(worlds, 1, Fault::None);
-    println!("two databases, {crash:?} each: {outcome}");
+    say!("two databases, {crash:?} each: {outcome}");
     assert_eq!(outcome.violation, None);
     let worlds = [World::new(&["xA", "A"], crash), World::new(&["xB"], crash)];
     let caught = explore_two(worlds, 1, Fault::StoreBeforeAcknowledgement);
-    println!("two databases, StoreBeforeAcknowledgement: {caught}");
+    say!("two databases, StoreBeforeAcknowledgement: {caught}");
     assert!(caught.violation.is_some());
 }
 
@@ -132,7 +140,7 @@ fn the_usual_recipes_are_caught() {
     for recipe in recipes::Recipe::ALL {
         let worlds = [LATE_XIDS, CROSSED_LOCKS, ONE_AGGREGATE];
         let outcomes = worlds.map(|world| recipes::explore(World::new(world, Budget::default()), recipe));
-        println!("{recipe:?}: {}", outcomes.each_ref().map(ToString::to_string).join("; "));
+        say!("{recipe:?}: {}", outcomes.each_ref().map(ToString::to_string).join("; "));
         assert!(outcomes.iter().any(|outcome| outcome.violation.is_some()), "{recipe:?} must be caught");
     }
 }

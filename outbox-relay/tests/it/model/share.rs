@@ -313,7 +313,7 @@ fn every_run_ends_in_balance() {
         for databases in 1..=5 {
             let graph = Graph::explore(relays, databases, true);
             let judged = graph.judge();
-            println!(
+            say!(
                 "share: {relays} relays, {databases} databases: {} states, at most {judged:?} gives and takes",
                 graph.states.len()
             );
@@ -325,6 +325,6 @@ fn every_run_ends_in_balance() {
 #[test]
 fn without_the_rest_they_hand_back_and_forth() {
     let caught = (1..=5).filter_map(|databases| Graph::explore(2, databases, false).judge().err()).next();
-    println!("share without the rest: caught: {caught:?}");
+    say!("share without the rest: caught: {caught:?}");
     assert!(caught.is_some());
 }
