@@ -16,6 +16,8 @@ const REQUEST_MS_MAX: u64 = 90_000;
 const CONNECT_MS_MAX: u64 = 5_000;
 /// Rows of one page; the API gives no more.
 const PAGE_ROWS_MAX: u64 = 500;
+/// How every listener answers for a path that it does not know.
+const ROUTE_NOT_FOUND: &str = "route_not_found";
 
 pub(crate) struct Service {
     name: String,
@@ -192,7 +194,7 @@ impl Service {
         }
         let problem: Problem = answer.json().await.unwrap_or_default();
         match status {
-            StatusCode::NOT_FOUND if !problem.error.code.is_empty() || !problem.detail.is_empty() => Ok(None),
+            StatusCode::NOT_FOUND if problem.is_of_the_path_asked() => Ok(None),
             StatusCode::NOT_FOUND => {
                 bail!("{url} is no operator listener: it knows nothing of {}", path.join("/"))
             }
@@ -222,6 +224,13 @@ impl Source for Service {
 }
 
 impl Problem {
+    /// Whether a 404 is about what lies at a path that the listener knows. Any other server's 404 says nothing of it, and
+    /// so does that of a service's other listener, which has the same body.
+    fn is_of_the_path_asked(&self) -> bool {
+        let told = !self.error.code.is_empty() || !self.detail.is_empty();
+        told && self.error.code != ROUTE_NOT_FOUND
+    }
+
     fn text(&self) -> String {
         let what = if self.error.message.is_empty() { &self.detail } else { &self.error.message };
         let what = if what.is_empty() { "it does not say why" } else { what };

@@ -135,6 +135,7 @@ async fn a_dead_letter_is_looked_at_edited_tried_and_replayed_and_an_order_expla
     let order = system.order().await;
     explained(&system, &order).await;
     outbox_and_saga(&system, &order).await;
+    the_customers_listener_is_no_operators(&system, &order);
 }
 
 async fn dead_letter(system: &System) {
@@ -219,4 +220,15 @@ async fn outbox_and_saga(system: &System, order: &str) {
     let refused = system.run(&["saga", "retry", name, order, "--apply", "--reason", "a drill"]);
     assert_eq!(refused.status.code(), Some(1), "only a stuck saga is retried");
     assert!(text(&refused.stderr).contains("409 Conflict"), "{}", text(&refused.stderr));
+}
+
+fn the_customers_listener_is_no_operators(system: &System, order: &str) {
+    let urls = format!("orders={}", system.orders.url);
+    for thing in [&["dead-letters", "show", order][..], &["parked", "show", "orders", SKU], &["saga", "list"]]
+    {
+        let run = system.run(&[thing, &["--operator-urls", &urls]].concat());
+        let said = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(1), "{thing:?}: {said}");
+        assert!(said.contains("is no operator listener"), "{thing:?}: {said}");
+    }
 }
