@@ -44,7 +44,7 @@ async fn main() -> ExitCode {
         Err(error) if output::is_closed(&error) => Exit::Done.into(),
         Err(error) => {
             output::progress(&format!("error: {error:#}"));
-            Exit::Failed.into()
+            Exit::from(&error).into()
         }
     }
 }

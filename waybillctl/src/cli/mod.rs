@@ -22,9 +22,9 @@ pub(crate) use topics::{Topics, TopicsOptions, TopicsVerb};
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
-use waybill_messaging::reader::{Patience, ReadError, Reader};
+use waybill_messaging::reader::{Patience, Reader};
 
-use crate::exit::EXIT_CODES;
+use crate::exit::{EXIT_CODES, Usage};
 
 /// Looks after a running Waybill: its topics and messages, dead letters, sagas and orders.
 ///
@@ -83,8 +83,8 @@ pub(crate) struct Kafka {
 
 impl Kafka {
     /// A reader of its topics.
-    pub(crate) fn reader(&self) -> Result<Reader, ReadError> {
-        Reader::new(&self.bootstrap_servers, "waybillctl", Patience::default())
+    pub(crate) fn reader(&self) -> Result<Reader, Usage> {
+        Reader::new(&self.bootstrap_servers, "waybillctl", Patience::default()).map_err(Usage::of)
     }
 }
 

@@ -6,7 +6,7 @@ use chrono::SecondsFormat;
 use serde_json::{Value, json};
 
 use crate::cli::{Form, Outbox, OutboxVerb, Republish};
-use crate::exit::Exit;
+use crate::exit::{Exit, Usage};
 use crate::operator::answers::{OutboxStatus, Republication};
 use crate::operator::{Listed, Services, view};
 use crate::output;
@@ -87,7 +87,7 @@ async fn republish(options: Republish) -> anyhow::Result<Exit> {
         body["message_ids"] = json!(options.message_id);
     }
     let by_number = options.from_id.is_some() && options.asking.services.service.is_none();
-    anyhow::ensure!(!by_number, "row numbers are one outbox's: name it with --service");
+    anyhow::ensure!(!by_number, Usage("row numbers are one outbox's: name it with --service".to_owned()));
     let body = &body;
     let answers = services.each(|service| service.post::<Value>(&["outbox", "republish"], body)).await?;
     let items = answers.into_iter().map(|(service, answer)| service.named(answer));

@@ -9,7 +9,7 @@ use waybill_messaging::config;
 use waybill_messaging::topics::{Plan, TopicAdmin, TopicPlan, TopicState};
 
 use crate::cli::{Topics, TopicsOptions, TopicsVerb};
-use crate::exit::Exit;
+use crate::exit::{Exit, Usage};
 use crate::output;
 
 /// Does what was asked for.
@@ -41,7 +41,8 @@ async fn apply(options: TopicsOptions) -> anyhow::Result<Exit> {
 fn connect(options: &TopicsOptions) -> anyhow::Result<TopicAdmin> {
     let kafka = &options.kafka;
     output::progress(&format!("asking the brokers at {}", kafka.bootstrap_servers));
-    Ok(TopicAdmin::new(&config::admin(&kafka.bootstrap_servers, "waybillctl"), &kafka.prefix)?)
+    let settings = config::admin(&kafka.bootstrap_servers, "waybillctl");
+    Ok(TopicAdmin::new(&settings, &kafka.prefix).map_err(Usage::of)?)
 }
 
 /// Prints what was found and tells the exit code it stands for.

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::Kafka;
-use crate::exit::Exit;
+use crate::exit::{Exit, Usage};
 use crate::output;
 use crate::verify::{self, Databases, Topics};
 
@@ -25,7 +25,7 @@ pub(crate) struct Options {
 
 /// Looks, and says what was found and what was not judged.
 pub(crate) async fn run(options: Options) -> anyhow::Result<Exit> {
-    let databases = Databases::parse(&options.databases)?;
+    let databases = Databases::parse(&options.databases).map_err(Usage::of)?;
     let topics = Topics::new(&options.kafka.bootstrap_servers, &options.kafka.prefix)?;
     let report = verify::verify(&databases, &topics).await?;
     output::result(&if options.json { serde_json::to_string(&report)? } else { report.as_text() })?;

@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use waybill_explain::Source;
 
+use crate::exit::Usage;
+
 /// How long one answer may take: longer than a service gives itself (75 s), so that it can say why it was not done.
 const REQUEST_MS_MAX: u64 = 90_000;
 /// How long connecting may take: a listener that is there answers at once.
@@ -75,9 +77,10 @@ impl Service {
             .connect_timeout(Duration::from_millis(CONNECT_MS_MAX));
         let client = limits.build().context("no HTTP client can be made")?;
         let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let url = parsed.with_context(|| format!("{name}: {url:?} is no http or https URL"))?;
+        let url = parsed.with_context(|| Usage(format!("{name}: {url:?} is no http or https URL")))?;
         let token = HeaderValue::try_from(format!("Bearer {token}"));
-        let mut token = token.map_err(|_| anyhow!("the access token has characters no token has"))?;
+        let mut token =
+            token.map_err(|_| Usage("the access token has characters no token has".to_owned()))?;
         token.set_sensitive(true);
         Ok(Self { name: name.to_owned(), url, client, token })
     }

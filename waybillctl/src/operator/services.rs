@@ -7,9 +7,12 @@ use serde_json::Value;
 
 use super::service::{Listed, Service};
 use crate::cli;
+use crate::exit::Usage;
 
 /// The environment variable with the access token.
 const TOKEN: &str = "WAYBILL_TOKEN";
+/// How services are named.
+const URLS_ARE: &str = "--operator-urls is orders=http://127.0.0.1:9083,...";
 
 /// Those that are asked.
 pub(crate) struct Services {
@@ -29,17 +32,17 @@ impl Services {
         let token = token(options)?;
         let mut all = Vec::new();
         for named in options.operator_urls.split(',').map(str::trim).filter(|named| !named.is_empty()) {
-            let (name, url) = named.split_once('=').with_context(|| {
-                format!("{named:?} is no name=URL; --operator-urls is orders=http://127.0.0.1:9083,...")
-            })?;
+            let (name, url) = named
+                .split_once('=')
+                .with_context(|| Usage(format!("{named:?} is no name=URL; {URLS_ARE}")))?;
             all.push(Service::new(name.trim(), url.trim(), &token)?);
         }
-        ensure!(!all.is_empty(), "no service is named; --operator-urls is orders=http://127.0.0.1:9083,...");
+        ensure!(!all.is_empty(), Usage(format!("no service is named; {URLS_ARE}")));
         let mut left_out = Vec::new();
         if let Some(only) = &options.service {
             left_out.extend(all.iter().map(|service| service.name().to_owned()).filter(|name| name != only));
             all.retain(|service| service.name() == only);
-            ensure!(!all.is_empty(), "--service {only} is none of {}", left_out.join(", "));
+            ensure!(!all.is_empty(), Usage(format!("--service {only} is none of {}", left_out.join(", "))));
         }
         Ok(Self { all, left_out })
     }
@@ -132,14 +135,16 @@ pub(crate) fn view<T: DeserializeOwned>(value: &Value) -> anyhow::Result<T> {
 fn token(options: &cli::Services) -> anyhow::Result<String> {
     let text = match &options.token_file {
         Some(path) => std::fs::read_to_string(path)
-            .with_context(|| format!("the token file {} can not be read", path.display()))?,
+            .with_context(|| Usage(format!("the token file {} can not be read", path.display())))?,
         None => std::env::var(TOKEN).unwrap_or_default(),
     };
     let token = text.trim();
     ensure!(
         !token.is_empty(),
-        "no access token: set {TOKEN} or give --token-file FILE (role operator; in development \
-         `cargo xtask token --sub me --role operator` prints one)"
+        Usage(format!(
+            "no access token: set {TOKEN} or give --token-file FILE (role operator; in development \
+             `cargo xtask token --sub me --role operator` prints one)"
+        ))
     );
     Ok(token.to_owned())
 }

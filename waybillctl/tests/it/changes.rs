@@ -175,6 +175,7 @@ async fn many_are_changed_with_a_program() {
     );
     assert_eq!(doubles.orders.posted("/dead-letters/edit").len(), 1, "nothing is saved until all can be");
     let none = doubles.ctl(&["dead-letters", "edit", "--transform", jq.path()]);
+    assert_eq!(none.status.code(), Some(2));
     assert!(text(&none.stderr).contains("say which dead letters"), "{}", text(&none.stderr));
 }
 
@@ -322,6 +323,7 @@ async fn rows_are_published_again_after_the_plan() {
         assert!(text(&run.stdout).contains(told), "{}", text(&run.stdout));
     }
     let run = doubles.ctl(&["outbox", "republish", "--from-id", "1", "--to-id", "9"]);
+    assert_eq!(run.status.code(), Some(2));
     assert!(text(&run.stderr).contains("row numbers are one outbox's: name it with --service"));
     assert_eq!(doubles.ctl(&["outbox", "republish"]).status.code(), Some(2));
 }

@@ -217,32 +217,68 @@ async fn what_can_not_be_asked_is_an_error_that_says_how_to_mend_it() {
     let doubles = Doubles::serve().await;
     doubles.list_nothing("GET /parked");
     let urls = format!("orders={},payments=http://127.0.0.1:1", doubles.orders.url);
-    let run = |urls: &str, token: &str, more: &[&str]| {
+    let asked = |code: i32, urls: &str, token: &str, more: &[&str]| {
         let mut run = command(&[&["parked", "list"], more].concat());
         let run = run.env("WAYBILL_OPERATOR_URLS", urls).env("WAYBILL_TOKEN", token).output().unwrap();
-        assert_eq!(run.status.code(), Some(1), "{}", text(&run.stdout));
+        assert_eq!(run.status.code(), Some(code), "{}", text(&run.stderr));
         assert!(run.stdout.is_empty(), "could not look is not the same as nothing found");
         text(&run.stderr).to_owned()
     };
+    let run = |urls: &str, token: &str, more: &[&str]| asked(1, urls, token, more);
     let said = run(&urls, "let.me.in", &[]);
     assert!(said.contains("1 of 2 services could not be asked (--service NAME asks one alone)"), "{said}");
     assert!(said.contains("payments can not be asked at http://127.0.0.1:1/ (--operator-urls"), "{said}");
-    let said = run(&doubles.urls(), "", &[]);
-    assert!(
-        said.contains("no access token: set WAYBILL_TOKEN") && said.contains("--role operator"),
-        "{said}"
-    );
     let said = run(&doubles.urls(), "another", &["--service", "orders"]);
     assert!(said.contains("orders does not accept the access token: the token is not valid"), "{said}");
-    let said = run(&doubles.urls(), "let.me.in", &["--service", "shipping"]);
-    assert!(said.contains("--service shipping is none of orders, inventory, payments"), "{said}");
-    let said = run("orders", "let.me.in", &[]);
-    assert!(said.contains("\"orders\" is no name=URL"), "{said}");
     let refused = Double::serve().await;
     let body = json!({"detail": "the role is customer", "error": {"code": "forbidden", "message": "the role is customer", "details": []}});
     refused.says_with("GET /parked", 403, body);
     let said = run(&format!("orders={}", refused.url), "let.me.in", &[]);
     assert!(said.contains("the token needs the role operator"), "{said}");
+
+    // Wrong settings are found before anybody is asked.
+    let settings = |urls: &str, token: &str, more: &[&str]| asked(2, urls, token, more);
+    let said = settings(&doubles.urls(), "", &[]);
+    assert!(
+        said.contains("no access token: set WAYBILL_TOKEN") && said.contains("--role operator"),
+        "{said}"
+    );
+    let said = settings(&doubles.urls(), "let\nme in", &[]);
+    assert!(said.contains("the access token has characters no token has"), "{said}");
+    let said = settings(&doubles.urls(), "let.me.in", &["--token-file", "/nowhere"]);
+    assert!(said.contains("the token file /nowhere can not be read: "), "{said}");
+    let said = settings(&doubles.urls(), "let.me.in", &["--service", "shipping"]);
+    assert!(said.contains("--service shipping is none of orders, inventory, payments"), "{said}");
+    for (urls, what) in [
+        ("orders", "\"orders\" is no name=URL"),
+        (",", "no service is named"),
+        ("orders=ftp://127.0.0.1", "orders: \"ftp://127.0.0.1\" is no http or https URL"),
+    ] {
+        let said = settings(urls, "let.me.in", &[]);
+        assert!(said.contains(what), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_listeners_404_is_not_taken_for_nothing_there() {
+    let doubles = Doubles::serve().await;
+    let message = "there is nothing at this path: see /api/v1/openapi.json";
+    let body =
+        json!({"detail": message, "error": {"code": "route_not_found", "message": message, "details": []}});
+    for (line, path) in [
+        (&["dead-letters", "show", LETTER][..], format!("/dead-letters/{LETTER}")),
+        (&["dead-letters", "replay", "watch", LETTER], format!("/replays/{LETTER}")),
+        (&["parked", "show", "orders", ORDER], format!("/parked/orders/{ORDER}")),
+        (&["saga", "retry", "place-order", ORDER], format!("/sagas/place-order/{ORDER}")),
+        (&["saga", "list"], "/sagas".to_owned()),
+    ] {
+        doubles.payments.says_with(&format!("GET {path}"), 404, body.clone());
+        let run = doubles.ctl(line);
+        assert_eq!(run.status.code(), Some(1), "{line:?}: {}", text(&run.stdout));
+        let (said, path) = (text(&run.stderr), path.trim_start_matches('/'));
+        let wanted = format!("{}/ is no operator listener: it knows nothing of {path}", doubles.payments.url);
+        assert!(said.contains(&wanted) && !said.contains("there is no "), "{said}");
+    }
 }
 
 #[test]

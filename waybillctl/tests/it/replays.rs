@@ -35,7 +35,7 @@ async fn without_apply_it_is_a_plan() {
     let run = doubles.ctl(&["dead-letters", "replay", "--group", "orders", "--apply"]);
     assert_eq!(run.status.code(), Some(2), "a change says why");
     let run = doubles.ctl(&["dead-letters", "replay"]);
-    assert_eq!(run.status.code(), Some(1));
+    assert_eq!(run.status.code(), Some(2));
     assert!(text(&run.stderr).contains("say which dead letters"), "{}", text(&run.stderr));
 }
 

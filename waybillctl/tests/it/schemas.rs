@@ -155,6 +155,10 @@ async fn what_a_registry_has_otherwise_is_named_and_nothing_is_pushed() {
     assert_eq!(push.status.code(), Some(1));
     assert!(text(&push.stderr).contains("needs id 1, which the registry"), "{}", text(&push.stderr));
 
+    let unnamed = waybillctl(&["schemas", "push", "--apply"]);
+    assert_eq!(unnamed.status.code(), Some(2));
+    assert!(text(&unnamed.stderr).contains("no registry is named"), "{}", text(&unnamed.stderr));
+
     let gone = waybillctl(&["schemas", "check", "--registry", "http://me:secret@127.0.0.1:1"]);
     assert_eq!(gone.status.code(), Some(1));
     let said = text(&gone.stderr);

@@ -19,6 +19,6 @@ fn databases_that_are_away_end_with_1_and_not_with_nothing_found() {
 fn databases_must_be_named() {
     assert_eq!(waybillctl(&["verify"]).status.code(), Some(2));
     let run = waybillctl(&["verify", "--databases", "orders=postgres://127.0.0.1:1/o"]);
-    assert_eq!(run.status.code(), Some(1));
+    assert_eq!(run.status.code(), Some(2));
     assert!(text(&run.stderr).contains("inventory is missing"), "{}", text(&run.stderr));
 }

@@ -12,7 +12,7 @@ use super::value;
 use crate::cli::Edit;
 use crate::contract::{self, base64};
 use crate::difference;
-use crate::exit::Exit;
+use crate::exit::{Exit, Usage};
 use crate::operator::answers::DeadLetterDetail;
 use crate::operator::{Found, Services};
 use crate::output;
@@ -123,7 +123,7 @@ fn in_editor(id: &str, text: &str) -> anyhow::Result<(String, PathBuf)> {
     let editor =
         ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok().filter(|e| !e.is_empty()));
     let Some(editor) = editor else {
-        bail!("no editor: set EDITOR, or give the value with --value FILE");
+        bail!(Usage("no editor: set EDITOR, or give the value with --value FILE".to_owned()));
     };
     let id: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
     let path = std::env::temp_dir().join(format!("waybill-{id}-{}.json", std::process::id()));

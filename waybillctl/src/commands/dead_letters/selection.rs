@@ -5,6 +5,7 @@ use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{Filter, Selection};
+use crate::exit::Usage;
 use crate::operator::answers::KEY_BASE64_PREFIX;
 
 impl Filter {
@@ -51,11 +52,14 @@ impl Selection {
         }
         ensure!(
             !object.is_empty() || self.all,
-            "say which dead letters: a filter (--group, --type, --failure-group, ...), --id, or --all"
+            Usage(
+                "say which dead letters: a filter (--group, --type, --failure-group, ...), --id, or --all"
+                    .to_owned()
+            )
         );
         ensure!(
             object.is_empty() || !self.all,
-            "--all is every open dead letter: leave it out, or the filter"
+            Usage("--all is every open dead letter: leave it out, or the filter".to_owned())
         );
         Ok(body)
     }

@@ -9,7 +9,7 @@ use super::compare::{Finding, State, with_registry};
 use super::local::Message;
 use super::registry::Registry;
 use crate::cli::Push;
-use crate::exit::Exit;
+use crate::exit::{Exit, Usage};
 use crate::output;
 
 /// `--json`, as a contract: fields are added, never changed.
@@ -26,7 +26,7 @@ struct Report {
 
 pub(super) async fn run(options: Push) -> anyhow::Result<Exit> {
     let registry = super::connect(&options.registry)?
-        .context("no registry is named: give --registry URL, or set SCHEMA_REGISTRY_URL")?;
+        .context(Usage("no registry is named: give --registry URL, or set SCHEMA_REGISTRY_URL".to_owned()))?;
     let local = super::load(options.schemas.as_deref())?;
     output::progress(&format!("asking the registry at {}", registry.url()));
     let mut wrong = local.findings.clone();

@@ -9,6 +9,8 @@ use jaq_core::{Compiler, Ctx, Filter, Vars, unwrap_valr};
 use jaq_json::Val;
 use serde_json::Value;
 
+use crate::exit::Usage;
+
 /// Definitions of jq's library that need what is left out here: regular expressions, dates, mathematics, encodings.
 const LEFT_OUT: &[&str] = &[
     "stderr",
@@ -54,7 +56,10 @@ impl Program {
         match path.extension().and_then(|ending| ending.to_str()) {
             Some("json") => Self::patch(&text).with_context(|| path.display().to_string()),
             Some("jq") => Self::jq(&text).with_context(|| path.display().to_string()),
-            _ => bail!("{} is neither *.json (a JSON Patch) nor *.jq (a jq program)", path.display()),
+            _ => {
+                let path = path.display();
+                bail!(Usage(format!("{path} is neither *.json (a JSON Patch) nor *.jq (a jq program)")))
+            }
         }
     }
 
