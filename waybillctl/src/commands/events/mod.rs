@@ -2,6 +2,7 @@
 
 mod frames;
 mod lines;
+mod newest;
 
 use std::io::Write as _;
 use std::ops::ControlFlow;
@@ -12,6 +13,7 @@ use waybill_messaging::codec::untyped::Schemas;
 use waybill_messaging::reader::Range;
 use waybill_messaging::record::Record;
 
+use self::newest::Newest;
 use crate::cli::{Events, EventsVerb, Get, Look, Tail};
 use crate::contract;
 use crate::exit::Exit;
@@ -99,24 +101,22 @@ async fn tail(options: Tail) -> anyhow::Result<Exit> {
     for range in &mut ranges {
         range.from = range.from.max(range.to - LOOK_BACK_RECORDS_MAX);
     }
-    let mut found: Vec<Record> = Vec::new();
+    let mut newest = Newest::new(usize::try_from(options.lines).unwrap_or(usize::MAX));
     if options.lines > 0 {
         let read = reader.read::<anyhow::Error>(&ranges, |record| {
             if lines::fits(&options.filter, &record) {
-                found.push(record);
+                newest.take(record);
             }
             Ok(ControlFlow::Continue(()))
         });
         read.await?;
     }
-    found.sort_by_cached_key(|r| (r.timestamp_ms, r.topic.clone(), r.partition, r.offset));
-    let lines = usize::try_from(options.lines).unwrap_or(usize::MAX);
-    for record in &found[found.len().saturating_sub(lines)..] {
+    for record in newest.records() {
         shower.show(record)?;
     }
     if !options.follow {
-        let at = ends.len();
-        output::progress(&format!("{} shown of the last in {at} partitions", found.len().min(lines)));
+        let (shown, at) = (newest.records().len(), ends.len());
+        output::progress(&format!("{shown} shown of the last in {at} partitions"));
         return Ok(shower.exit());
     }
     let following = reader.follow::<anyhow::Error>(&ends, |record| {
