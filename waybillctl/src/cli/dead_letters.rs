@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, value_parser};
 
-use super::{Asking, Change, Page};
+use super::{Asking, Change, Page, RecordKey};
 use crate::exit::EXIT_CODES;
 use crate::when;
 
@@ -80,8 +80,8 @@ pub(crate) struct Filter {
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) kind: Option<String>,
     /// The record's key, e.g. an order id; base64:... when it is no text, as lists show it
-    #[arg(long)]
-    pub(crate) key: Option<String>,
+    #[arg(long, value_parser = RecordKey::parse)]
+    pub(crate) key: Option<RecordKey>,
     /// The error's class, as in the list
     #[arg(long, value_name = "CLASS")]
     pub(crate) error_class: Option<String>,

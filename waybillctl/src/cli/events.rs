@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, ValueEnum, value_parser};
 
-use super::Kafka;
+use super::{Kafka, RecordKey};
 use crate::exit::EXIT_CODES;
 use crate::when;
 
@@ -29,9 +29,9 @@ pub(crate) enum EventsVerb {
 /// Which messages: all that is given must fit.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct EventFilter {
-    /// The record's key, e.g. an order id
-    #[arg(long)]
-    pub(crate) key: Option<String>,
+    /// The record's key, e.g. an order id; base64:... when it is no text
+    #[arg(long, value_parser = RecordKey::parse)]
+    pub(crate) key: Option<RecordKey>,
     /// Its type (header ce_type), e.g. OrderPlaced; may be given several times
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) kinds: Vec<String>,

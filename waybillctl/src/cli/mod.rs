@@ -2,6 +2,7 @@
 
 mod dead_letters;
 mod events;
+mod key;
 mod operate;
 mod order;
 mod schemas;
@@ -12,6 +13,7 @@ pub(crate) use dead_letters::{
     ReplayVerb, Selection,
 };
 pub(crate) use events::{EventFilter, Events, EventsVerb, Get, Kind, Look, Tail};
+pub(crate) use key::{KEY_BASE64_PREFIX, RecordKey, key_word};
 pub(crate) use operate::{
     Asking, Audit, AuditVerb, Change, Outbox, OutboxVerb, Page, Parked, ParkedVerb, Republish, Saga,
     SagaChange, SagaVerb, Services,

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::contract::base64;
+use crate::cli::{KEY_BASE64_PREFIX, key_word};
 
 /// A key that is text, or bytes.
 #[derive(Debug, Clone, Deserialize)]
@@ -12,17 +12,11 @@ pub(crate) struct Key {
     key_base64: Option<String>,
 }
 
-/// Before the base64 of a key that is no text, as the API takes it in paths.
-pub(crate) const KEY_BASE64_PREFIX: &str = "base64:";
-
 impl Key {
     /// In one word, as `parked show` and `--key` take it.
     pub(crate) fn shown(&self) -> String {
         match (&self.key, &self.key_base64) {
-            (Some(text), _) if text.starts_with(KEY_BASE64_PREFIX) => {
-                format!("{KEY_BASE64_PREFIX}{}", base64(text.as_bytes()))
-            }
-            (Some(text), _) => text.clone(),
+            (Some(text), _) => key_word(text.as_bytes()).into_owned(),
             (None, Some(bytes)) => format!("{KEY_BASE64_PREFIX}{bytes}"),
             (None, None) => "-".to_owned(),
         }
@@ -178,7 +172,8 @@ pub(crate) struct Tried {
     #[serde(default)]
     pub(crate) service: String,
     pub(crate) id: String,
-    pub(crate) key: Option<String>,
+    #[serde(flatten)]
+    pub(crate) key: Key,
     pub(crate) outcome: String,
     pub(crate) why: Option<String>,
     #[serde(default)]

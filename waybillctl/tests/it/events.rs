@@ -74,6 +74,9 @@ async fn filters_narrow_and_places_are_found() {
     let run = events(&topics, "get", &beyond);
     assert_eq!(run.status.code(), Some(1));
     assert!(text(&run.stderr).contains("has no offset 7: it holds 0 to 2"), "{}", text(&run.stderr));
+
+    topics.produce("orders.events", Some(b"\xfb\xff"), &[], None).await;
+    assert_eq!((count(&["--key", "base64:+/8="]), count(&["--key", "base64:-_8"])), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -137,7 +137,7 @@ async fn a_dry_run_shows_rows_and_messages() {
             {"table": "orders", "operation": "update", "before": {"status": "PENDING", "version": 1}, "after": {"status": "REJECTED", "version": 2}},
             {"table": "outbox", "operation": "insert", "before": null, "after": {"id": 7}, "note": "long texts are cut"}],
          "messages": [message]},
-        {"id": "01980000-0000-7000-8000-00000000000b", "key": ORDER, "outcome": "duplicate", "why": "in the inbox", "patched": false, "writes": [], "messages": []}], "total": 23_000}));
+        {"id": "01980000-0000-7000-8000-00000000000b", "key_base64": "/w==", "outcome": "duplicate", "why": "in the inbox", "patched": false, "writes": [], "messages": []}], "total": 23_000}));
     doubles.inventory.says("POST /dead-letters/dry-run", json!({"items": [], "total": 0}));
     doubles.payments.says("POST /dead-letters/dry-run", json!({"items": [], "total": 0}));
     let run = doubles.ctl(&["dead-letters", "dry-run", "--group", "orders"]);

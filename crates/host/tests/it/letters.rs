@@ -62,6 +62,8 @@ async fn a_key_that_is_no_text_is_asked_for_in_base64() {
     let desk = Desk::new("host_keys").await;
     desk.hear_under(b"\xfb\xff", "whose subject is another").await;
     assert_eq!(desk.items("/dead-letters?key_base64=-_8").await.len(), 1);
+    let (_, tried) = desk.post("/dead-letters/dry-run", json!({"filter": {"key_base64": "-_8"}})).await;
+    assert_eq!(tried["items"][0]["key_base64"], json!("+/8="), "{tried}");
     for (key, attempts) in [(&b"\xfb\xff"[..], 1), (b"base64:", 2), (b"a/b", 3)] {
         sqlx::query("insert into parked_keys (consumer_group, key, state, attempts) values ('things', $1, 'retrying', $2)")
             .bind(key)

@@ -71,6 +71,9 @@ pub struct Tried {
     /// The key, when it is UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// The key in base64, when it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_base64: Option<String>,
     /// What became of it.
     pub outcome: Outcome,
     /// Why, when it is not done.

@@ -51,7 +51,7 @@ fn text(schemas: &Schemas, all: &[Tried], total: u64) -> anyhow::Result<String> 
         };
         let edited = if tried.patched { " (as edited)" } else { "" };
         let why = tried.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-        let (service, key) = (&tried.service, or_dash(&tried.key));
+        let (service, key) = (&tried.service, tried.key.shown());
         // Writing into a String does not fail.
         let _ = writeln!(text, "{} {service} key {key}{edited}: {outcome}{why}", tried.id);
         for write in &tried.writes {

@@ -5,26 +5,22 @@ use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{Filter, Selection};
+use crate::contract::base64;
 use crate::exit::Usage;
-use crate::operator::answers::KEY_BASE64_PREFIX;
 
 impl Filter {
     /// Names and values of all that is given.
     pub(crate) fn given(&self) -> Vec<(&'static str, String)> {
         let time = |time: &chrono::DateTime<chrono::Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
-        let (key, key_base64) = match self.key.as_deref() {
-            Some(word) => match word.strip_prefix(KEY_BASE64_PREFIX) {
-                Some(base64) => (None, Some(base64.to_owned())),
-                None => (Some(word.to_owned()), None),
-            },
-            None => (None, None),
-        };
+        let key = self.key.as_ref().map(|key| key.bytes());
+        let text = key.and_then(|key| std::str::from_utf8(key).ok());
+        let no_text = key.filter(|_| text.is_none());
         let given = [
             ("group", self.group.clone()),
             ("topic", self.topic.clone()),
             ("kind", self.kind.clone()),
-            ("key", key),
-            ("key_base64", key_base64),
+            ("key", text.map(str::to_owned)),
+            ("key_base64", no_text.map(base64)),
             ("error_class", self.error_class.clone()),
             ("failure_group", self.failure_group.clone()),
             ("state", self.state.clone()),

@@ -6,7 +6,7 @@ use waybill_messaging::codec::untyped::Schemas;
 use waybill_messaging::headers::{CE_CORRELATIONID, CE_ID, CE_TYPE};
 use waybill_messaging::record::Record;
 
-use crate::cli::EventFilter;
+use crate::cli::{EventFilter, key_word};
 use crate::contract::{ShownValue, Text};
 use crate::when;
 
@@ -16,7 +16,7 @@ pub(crate) fn fits(filter: &EventFilter, record: &Record) -> bool {
         Some(wanted) => record.header(name) == Some(wanted),
         None => true,
     };
-    filter.key.as_ref().is_none_or(|key| record.key.as_deref() == Some(key.as_bytes()))
+    filter.key.as_ref().is_none_or(|key| record.key.as_deref() == Some(key.bytes()))
         && (filter.kinds.is_empty() || filter.kinds.iter().any(|kind| record.header(CE_TYPE) == Some(kind)))
         && header(&filter.id, CE_ID)
         && header(&filter.correlation_id, CE_CORRELATIONID)
@@ -62,7 +62,7 @@ impl<'a> Line<'a> {
     pub(crate) fn text(&self) -> String {
         let kind = self.headers.0.iter().rev().find(|(name, _)| name == CE_TYPE);
         let kind = kind.map_or("-".into(), |(_, kind)| String::from_utf8_lossy(kind));
-        let key = self.key.as_ref().map_or("-".into(), |key| String::from_utf8_lossy(key.0));
+        let key = self.key.as_ref().map_or("-".into(), |key| key_word(key.0));
         let value = match (&self.value.value, &self.value.error) {
             (Some(value), _) => serde_json::to_string(value).unwrap_or_else(|error| error.to_string()),
             (None, Some(error)) => format!("({error})"),
@@ -98,6 +98,7 @@ impl Serialize for Headers<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::RecordKey;
     use crate::contract;
 
     fn record() -> Record {
@@ -136,8 +137,14 @@ mod tests {
     #[test]
     fn a_filter_wants_all_it_names() {
         let record = record();
-        let mut filter = EventFilter { key: Some("k1".to_owned()), ..EventFilter::default() };
+        let of_key = |word| EventFilter { key: RecordKey::parse(word).ok(), ..EventFilter::default() };
+        let mut filter = of_key("k1");
         assert!(fits(&filter, &record));
+        assert!(fits(&of_key("base64:azE"), &record) && !fits(&of_key("base64:/w=="), &record));
+        let unreadable = Record { key: Some(vec![0xff].into()), ..self::record() };
+        assert!(fits(&of_key("base64:/w=="), &unreadable));
+        let shown = Line::new(&contract::schemas().unwrap(), &unreadable).text();
+        assert!(shown.contains("@7 base64:/w== OrderPlaced "), "{shown}");
         filter.kinds = vec!["OrderConfirmed".to_owned(), "OrderPlaced".to_owned()];
         assert!(fits(&filter, &record));
         filter.id = Some("none".to_owned());

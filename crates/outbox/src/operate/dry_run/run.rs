@@ -94,10 +94,11 @@ async fn one<H: Handler>(
     seen: &mut Seen,
 ) -> Result<Tried, OperateError> {
     let (record, patched) = letters::read(outside, letter.id).await?;
-    let (key, _) = key_shown(letter.key.clone());
+    let (key, key_base64) = key_shown(letter.key.clone());
     let mut tried = Tried {
         id: letter.id,
         key,
+        key_base64,
         outcome: Outcome::Duplicate,
         why: None,
         patched,
