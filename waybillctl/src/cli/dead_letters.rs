@@ -210,7 +210,8 @@ pub(crate) struct ReplayChange {
 #[derive(Debug, Args)]
 pub(crate) struct Edit {
     /// The dead letter; with --transform, use the filter instead
-    #[arg(required_unless_present = "transform", conflicts_with = "transform")]
+    // `Filter` is what clap calls all options of that struct.
+    #[arg(required_unless_present = "transform", conflicts_with_all = ["transform", "Filter", "ids", "all"])]
     pub(crate) id: Option<String>,
     /// Take the new value from this JSON file (- is standard input) instead of opening $EDITOR
     #[arg(long, value_name = "FILE", conflicts_with_all = ["transform", "remove"])]

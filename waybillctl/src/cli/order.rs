@@ -1,7 +1,7 @@
 //! `waybillctl order ...`
 
-use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
+use uuid::Uuid;
 
 use super::{Form, Kafka, Services};
 use crate::exit::EXIT_CODES;
@@ -25,8 +25,7 @@ pub(crate) enum OrderVerb {
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
     /// The order's id
-    #[arg(value_parser = NonEmptyStringValueParser::new())]
-    pub(crate) id: String,
+    pub(crate) id: Uuid,
     /// Do not look for the messages on their topics
     #[arg(long)]
     pub(crate) without_kafka: bool,

@@ -17,7 +17,8 @@ pub(crate) async fn run(order: Order) -> anyhow::Result<Exit> {
 
 async fn explain(options: Explain) -> anyhow::Result<Exit> {
     let services = Services::new(&options.services)?;
-    let story = Story::gather(services.all(), &options.id).await;
+    let id = options.id.to_string();
+    let story = Story::gather(services.all(), &id).await;
     let places = if options.without_kafka {
         Places::default()
     } else {
@@ -26,7 +27,7 @@ async fn explain(options: Explain) -> anyhow::Result<Exit> {
     };
     let left_out = services.left_out().iter();
     let left_out = left_out.map(|name| NotAsked::left_out(Some(name), "left out by --service")).collect();
-    let report = Report::new(&options.id, &story, &places, left_out);
+    let report = Report::new(&id, &story, &places, left_out);
     nothing_known(&report, &story)?;
     output::one(options.form, &serde_json::to_value(&report)?, || Ok(report.text()))?;
     // What was found is worth showing; that there may be more is worth an exit code.

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::Output;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -112,29 +113,83 @@ async fn what_no_consumer_could_read_is_refused() {
     assert!(doubles.orders.posted(&format!("/dead-letters/{LETTER}/edit")).is_empty());
 }
 
+/// A folder of the test's own, in which editors find their drafts.
+struct Drafts(PathBuf);
+
+impl Drafts {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("waybillctl-drafts-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    /// `edit` with this editor, and the drafts that are left behind.
+    fn edit(&self, doubles: &Doubles, editor: &str, more: &[&str]) -> (Output, Vec<String>) {
+        let mut run = command(&[&["dead-letters", "edit", LETTER], more].concat());
+        run.env("WAYBILL_OPERATOR_URLS", doubles.urls()).env("WAYBILL_TOKEN", "let.me.in");
+        let run = run.env("TMPDIR", &self.0).env_remove("VISUAL").env("EDITOR", editor).output().unwrap();
+        let left = std::fs::read_dir(&self.0).unwrap();
+        (run, left.map(|entry| entry.unwrap().path().to_str().unwrap().to_owned()).collect())
+    }
+}
+
+impl Drop for Drafts {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const APPLY: [&str; 3] = ["--apply", "--reason", "a wrong sum"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_editor_is_opened() {
-    let doubles = doubles().await;
-    let mut run = command(&["dead-letters", "edit", LETTER, "--apply", "--reason", "a wrong sum"]);
-    let run = run
-        .env("WAYBILL_OPERATOR_URLS", doubles.urls())
-        .env("WAYBILL_TOKEN", "let.me.in")
-        .env_remove("VISUAL")
-        .env("EDITOR", "sed -i s/2999/3001/")
-        .output()
-        .unwrap();
+    let (doubles, drafts) = (doubles().await, Drafts::new());
+    let (run, left) = drafts.edit(&doubles, "sed -i s/2999/3001/", &APPLY);
     assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
     let posted = &doubles.orders.posted(&format!("/dead-letters/{LETTER}/edit"))[0];
     assert_eq!(order_placed(&posted["payload_base64"]).total_minor, 3001);
-    let mut run = command(&["dead-letters", "edit", LETTER]);
-    let run = run
-        .env("WAYBILL_OPERATOR_URLS", doubles.urls())
-        .env("WAYBILL_TOKEN", "let.me.in")
-        .env_remove("VISUAL")
-        .env("EDITOR", "true")
-        .output()
-        .unwrap();
-    assert_eq!(text(&run.stdout), "nothing is changed\n");
+    assert!(left.is_empty(), "what is saved needs no copy here: {left:?}");
+    let (run, left) = drafts.edit(&doubles, "true", &[]);
+    assert_eq!((text(&run.stdout), left.len()), ("nothing is changed\n", 0));
+    let (run, left) = drafts.edit(&doubles, "false", &APPLY);
+    assert_eq!((run.status.code(), left.len()), (Some(1), 0), "an editor that gave up leaves nothing behind");
+    let (run, left) = drafts.edit(&doubles, "", &APPLY);
+    assert_eq!((run.status.code(), left.len()), (Some(2), 0));
+    assert!(text(&run.stderr).contains("no editor: set EDITOR"), "{}", text(&run.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draft_that_is_not_saved_is_kept_and_named() {
+    let doubles = doubles().await;
+    let refusal = json!({"error": {"code": "edited_meanwhile", "message": "olga was here", "details": []}});
+    for (editor, more, code) in [
+        ("sed -i s/2999/3001/", &[][..], 0),
+        ("sed -i s/2999/none/", &APPLY, 1),
+        ("sed -i s/2999/3001/", &APPLY, 1),
+    ] {
+        let path = format!("POST /dead-letters/{LETTER}/edit");
+        doubles.orders.forget(&path);
+        doubles.orders.says_with(&path, 409, refusal.clone());
+        let drafts = Drafts::new();
+        let (run, left) = drafts.edit(&doubles, editor, more);
+        let said = text(&run.stderr);
+        assert_eq!((run.status.code(), left.len()), (Some(code), 1), "{said}");
+        assert!(said.contains(&left[0]) && said.contains("--value"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_of_one_letter_is_of_that_letter_alone() {
+    let doubles = doubles().await;
+    for more in [&["--all"][..], &["--group", "orders"], &["--id", LETTER], &["--key", "k"]] {
+        let run = doubles.ctl(&[&["dead-letters", "edit", LETTER, "--remove"], more].concat());
+        assert_eq!(run.status.code(), Some(2), "{more:?}: {}", text(&run.stdout));
+        assert!(text(&run.stderr).contains("cannot be used with"), "{}", text(&run.stderr));
+    }
+    let remove = [&["dead-letters", "edit", LETTER, "--remove"], &APPLY[..]].concat();
+    let run = doubles.ctl(&remove);
+    assert_eq!((run.status.code(), text(&run.stdout)), (Some(0), "nothing is changed\n"));
+    assert!(doubles.orders.posted(&format!("/dead-letters/{LETTER}/edit")).is_empty(), "there is no patch");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -160,6 +160,15 @@ async fn an_order_older_than_an_outbox_is_not_told_as_complete() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_order_id_is_wrong_usage() {
+    let doubles = Doubles::serve().await;
+    let run = doubles.ctl(&["order", "explain", "not-a-uuid"]);
+    assert_eq!(run.status.code(), Some(2));
+    assert!(text(&run.stderr).contains("invalid value 'not-a-uuid' for '<ID>'"), "{}", text(&run.stderr));
+    assert!(doubles.orders.asked().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_was_not_asked_is_said() {
     let doubles = doubles("").await;
     let here = ["order", "explain", ORDER, "--without-kafka"];

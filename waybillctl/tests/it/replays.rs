@@ -37,6 +37,24 @@ async fn without_apply_it_is_a_plan() {
     let run = doubles.ctl(&["dead-letters", "replay"]);
     assert_eq!(run.status.code(), Some(2));
     assert!(text(&run.stderr).contains("say which dead letters"), "{}", text(&run.stderr));
+    let run = doubles.ctl(&["dead-letters", "replay", "--all", "--group", "orders"]);
+    assert_eq!(run.status.code(), Some(2));
+    assert!(text(&run.stderr).contains("--all is every open dead letter"), "{}", text(&run.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_plan_is_shown_of_what_can_not_be_changed() {
+    let doubles = doubles().await;
+    for verb in [&["replay"][..], &["discard"], &["edit", "--transform", "any.jq"]] {
+        let line = [&["dead-letters"], verb, &["--group", "orders", "--state", "resolved"]].concat();
+        let run = doubles.ctl(&line);
+        assert_eq!(run.status.code(), Some(2), "{line:?}: {}", text(&run.stdout));
+        let said = text(&run.stderr);
+        assert!(said.contains("--state resolved: only open dead letters can be changed"), "{said}");
+        assert!(doubles.orders.asked().is_empty(), "nobody is asked");
+    }
+    let run = doubles.ctl(&["dead-letters", "replay", "--group", "orders", "--state", "open"]);
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]

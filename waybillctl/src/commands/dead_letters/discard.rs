@@ -11,7 +11,7 @@ use crate::output;
 
 pub(super) async fn run(options: Discard) -> anyhow::Result<Exit> {
     let services = Services::new(&options.asking.services)?;
-    let filter = options.selection.body()?;
+    let filter = options.selection.body_of_open()?;
     let planned = plan::all(&services, &filter).await?;
     if !options.change.apply {
         output::one(options.asking.form, &plan::as_json(&planned), || {

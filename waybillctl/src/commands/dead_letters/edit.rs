@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
@@ -32,6 +32,9 @@ pub(super) async fn run(options: Edit) -> anyhow::Result<Exit> {
     );
     // Another operator's edit meanwhile is not written over.
     let seen = detail.patch.as_ref().map(|patch| patch.edited_at.as_str());
+    if options.remove && seen.is_none() {
+        return unchanged(&options);
+    }
     if options.remove {
         let plan = format!("would take the patch of {id} away");
         return save(&found, &options, (Value::Null, seen), &plan).await;
@@ -55,22 +58,36 @@ pub(super) async fn run(options: Edit) -> anyhow::Result<Exit> {
     let before = before.ok().and_then(|datum| serde_json::to_value(datum).ok()).unwrap_or_default();
     let after = serde_json::to_value(schemas.decode(&frame)?)?;
     let changes = difference::of(&before, &after);
+    let draft = options.value.is_none().then_some(&place);
     if changes.is_empty() {
-        output::one(options.asking.form, &json!({ "applied": false, "plan": "nothing is changed" }), || {
-            Ok("nothing is changed".to_owned())
-        })?;
-        return Ok(Exit::Done);
+        if let Some(path) = draft {
+            remove(path);
+        }
+        return unchanged(&options);
     }
     let plan = format!("would change {id}:\n  {}", changes.join("\n  "));
-    if !options.change.apply && options.value.is_none() {
-        output::progress(&format!("the edited value is in {}: give it with --value", place.display()));
+    let saved = save(&found, &options, (json!(base64(&frame)), seen), &plan).await;
+    match draft {
+        Some(path) if options.change.apply && saved.is_ok() => remove(path),
+        Some(path) => {
+            output::progress(&format!("the edited value is in {}: give it with --value", path.display()));
+        }
+        None => {}
     }
-    let saved = save(&found, &options, (json!(base64(&frame)), seen), &plan).await?;
-    if options.change.apply && options.value.is_none() {
-        // What is saved at the service needs no copy here.
-        let _gone = std::fs::remove_file(&place);
+    saved
+}
+
+fn unchanged(options: &Edit) -> anyhow::Result<Exit> {
+    let said = "nothing is changed";
+    output::one(options.asking.form, &json!({ "applied": false, "plan": said }), || Ok(said.to_owned()))?;
+    Ok(Exit::Done)
+}
+
+/// Takes a draft away: it is event data, and nobody needs this copy.
+fn remove(draft: &Path) {
+    if let Err(error) = std::fs::remove_file(draft) {
+        output::progress(&format!("{} can not be removed: {error}", draft.display()));
     }
-    Ok(saved)
 }
 
 /// `payload` instead of the patch that was `seen`.
@@ -118,7 +135,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The text as it was left by the editor, and the file it lies in.
+/// The text as it was left by the editor, and the draft it lies in.
 fn in_editor(id: &str, text: &str) -> anyhow::Result<(String, PathBuf)> {
     let editor =
         ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok().filter(|e| !e.is_empty()));
@@ -135,6 +152,9 @@ fn in_editor(id: &str, text: &str) -> anyhow::Result<(String, PathBuf)> {
     file.with_context(|| format!("{} can not be written", path.display()))?;
     // Through a shell, since an editor often is a command with options.
     let run = Command::new("sh").args(["-c", &format!("{editor} \"$1\""), "sh"]).arg(&path).status();
+    if !run.as_ref().is_ok_and(ExitStatus::success) {
+        remove(&path);
+    }
     let run = run.with_context(|| format!("the editor {editor:?} can not be run"))?;
     ensure!(run.success(), "the editor {editor:?} ended with {run}: nothing is changed");
     Ok((read(&path)?, path))

@@ -27,7 +27,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<Exit> {
 
 async fn start(options: ReplayStart) -> anyhow::Result<Exit> {
     let services = Services::new(&options.asking.services)?;
-    let filter = options.selection.body()?;
+    let filter = options.selection.body_of_open()?;
     let planned = plan::all(&services, &filter).await?;
     if !options.change.apply {
         output::one(options.asking.form, &plan::as_json(&planned), || {

@@ -1,6 +1,6 @@
 //! A filter as the API takes it: in a query, and in a body.
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
@@ -39,6 +39,15 @@ impl Filter {
 }
 
 impl Selection {
+    /// As an object, of open letters only: none else can be changed. Refused when it does not say which.
+    pub(crate) fn body_of_open(&self) -> anyhow::Result<Value> {
+        let state = self.filter.state.as_deref().filter(|state| *state != "open");
+        if let Some(state) = state {
+            bail!(Usage(format!("--state {state}: only open dead letters can be changed; leave it out")));
+        }
+        self.body()
+    }
+
     /// As an object; refused when it does not say which.
     pub(crate) fn body(&self) -> anyhow::Result<Value> {
         let mut body = self.filter.body();

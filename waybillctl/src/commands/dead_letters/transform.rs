@@ -40,6 +40,8 @@ struct Outcome<'a> {
 }
 
 pub(super) async fn run(options: &Edit, program: &Path) -> anyhow::Result<Exit> {
+    // Refuses a selection that selects nothing in particular, or what can not be changed.
+    options.selection.body_of_open()?;
     let program = Program::read(program)?;
     let services = Services::new(&options.asking.services)?;
     let schemas = contract::schemas()?;
@@ -85,8 +87,6 @@ async fn letters<'a>(
     services: &'a Services,
     options: &Edit,
 ) -> anyhow::Result<Vec<(&'a Service, Vec<String>)>> {
-    // Refuses a selection that selects nothing in particular.
-    options.selection.body()?;
     let ids = &options.selection.ids;
     let mut query = options.selection.filter.given();
     if !query.iter().any(|(name, _)| *name == "state") {
