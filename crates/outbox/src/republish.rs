@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 /// Rows of one republication at most: one transaction, one round of the relay, seconds of work.
 pub const ROWS_MAX: u32 = 100_000;
-/// Days before and after that of a message's id in which its row is looked for. The id is made just before its row, but by
+/// Days before that of a message's id in which its first row is looked for. The id is made just before that row, but by
 /// another clock; and around midnight.
-const DAYS_AROUND_ID: u64 = 1;
+const DAYS_BEFORE_ID: u64 = 1;
 /// Choosing by time or message id reads whole days: longer than a command's statement may take.
 const STATEMENT_TIMEOUT_MS: u32 = 60_000;
 /// SQLSTATE program_limit_exceeded: the function's word for too many rows.
@@ -38,28 +38,27 @@ pub enum Selection {
     /// These messages; ids that the outbox does not hold (any more) choose nothing.
     ///
     /// No index helps here, since it would cost every append. But a UUIDv7 says when it was made: where all of them are,
-    /// only the days from the oldest to the newest, and one around, are read ([`Republication::searched`]). A message that
-    /// was appended again later (a replay, a republication) is found by its first row.
+    /// no day is read but those from the one before the oldest on ([`Republication::searched_from`]). There is no last day:
+    /// a retry, a replay and a republication append a message again under its own id, however old it is.
     Messages(Vec<Uuid>),
 }
 
 impl Selection {
-    /// The times of appending, [from, to), outside of which nothing is looked for; `None`: all days.
-    #[must_use]
-    pub fn searched(&self) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+    /// The times of appending, [from, to), outside of which nothing is looked for; `None`: no bound.
+    fn searched(&self) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
         match self {
-            Self::Time { from, to } => Some((*from, *to)),
-            Self::Ids { .. } => None,
-            Self::Messages(ids) => {
-                let times: Option<Vec<_>> = ids.iter().map(made_at).collect();
-                let times = times?;
-                let start = |time: &DateTime<Utc>| Some(time.date_naive().and_hms_opt(0, 0, 0)?.and_utc());
-                let from = start(times.iter().min()?)?.checked_sub_days(Days::new(DAYS_AROUND_ID))?;
-                let to = start(times.iter().max()?)?.checked_add_days(Days::new(DAYS_AROUND_ID + 1))?;
-                Some((from, to))
-            }
+            Self::Time { from, to } => (Some(*from), Some(*to)),
+            Self::Ids { .. } => (None, None),
+            Self::Messages(ids) => (day_before_oldest(ids), None),
         }
     }
+}
+
+/// The beginning of the day before the oldest of these ids; `None` when not every id says when it was made.
+fn day_before_oldest(ids: &[Uuid]) -> Option<DateTime<Utc>> {
+    let times: Option<Vec<_>> = ids.iter().map(made_at).collect();
+    let oldest = times?.into_iter().min()?;
+    oldest.date_naive().and_hms_opt(0, 0, 0)?.and_utc().checked_sub_days(Days::new(DAYS_BEFORE_ID))
 }
 
 /// When an id was made, where it says so.
@@ -91,8 +90,10 @@ pub struct Republication {
     pub first_at: Option<DateTime<Utc>>,
     /// When the newest was appended first.
     pub last_at: Option<DateTime<Utc>>,
-    /// The times of appending that were looked through, [from, to); `None`: all days.
-    pub searched: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// Rows appended before this were not looked at; `None`: none.
+    pub searched_from: Option<DateTime<Utc>>,
+    /// Rows appended at or after this were not looked at; `None`: none.
+    pub searched_to: Option<DateTime<Utc>>,
     /// Whether they are appended anew (once the transaction commits) or only counted.
     pub applied: bool,
 }
@@ -168,7 +169,7 @@ async fn call(
     if !(1..=ROWS_MAX).contains(&rows_max) {
         return Err(RepublishError::BadLimit(rows_max));
     }
-    let searched = selection.searched();
+    let (searched_from, searched_to) = selection.searched();
     let (row_ids, messages) = match selection {
         Selection::Time { .. } => (None, None),
         Selection::Ids { from, to } => (Some((from, to)), None),
@@ -181,8 +182,8 @@ async fn call(
         .await?;
     let counted: Result<Vec<Counted>, sqlx::Error> =
         sqlx::query_as("select * from outbox_republish($1, $2, $3, $4, $5, $6, $7)")
-            .bind(searched.map(|(from, _)| from))
-            .bind(searched.map(|(_, to)| to))
+            .bind(searched_from)
+            .bind(searched_to)
             .bind(row_ids.map(|(from, _)| from))
             .bind(row_ids.map(|(_, to)| to))
             .bind(messages)
@@ -199,7 +200,8 @@ async fn call(
         first_at: counted.iter().map(|topic| topic.first_at).min(),
         last_at: counted.iter().map(|topic| topic.last_at).max(),
         topics: counted.into_iter().map(|topic| topic.count).collect(),
-        searched,
+        searched_from,
+        searched_to,
         applied: apply,
     })
 }

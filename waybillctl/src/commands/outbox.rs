@@ -101,7 +101,7 @@ async fn republish(options: Republish) -> anyhow::Result<Exit> {
         for item in &listed.items {
             let made: Republication = view(item)?;
             total += made.rows;
-            searched = made.searched_from.zip(made.searched_to).or(searched);
+            searched = made.searched_from.or(searched);
             for topic in &made.topics {
                 table.row([
                     item["service"].as_str().unwrap_or("-").to_owned(),
@@ -118,8 +118,8 @@ async fn republish(options: Republish) -> anyhow::Result<Exit> {
             (_, false) => "\npublish them again with --apply --reason TEXT and the same options",
         };
         let looked = match (&searched, by_message) {
-            (Some((from, to)), true) => {
-                format!("\nlooked for where the ids say: rows made from {} to {}", short(from), short(to))
+            (Some(from), true) => {
+                format!("\nlooked for where the ids say: in rows made from {} on", short(from))
             }
             (None, true) => "\nlooked for in all rows: not every id says when it was made".to_owned(),
             (_, false) => String::new(),

@@ -296,7 +296,6 @@ pub(crate) struct Republication {
     pub(crate) first_at: Option<String>,
     pub(crate) last_at: Option<String>,
     pub(crate) searched_from: Option<String>,
-    pub(crate) searched_to: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -172,8 +172,8 @@ impl From<Republication> for RepublicationBody {
             topics: topics.map(|t| TopicBody { topic: t.topic, count: t.rows, bytes: t.bytes }).collect(),
             first_at: done.first_at,
             last_at: done.last_at,
-            searched_from: done.searched.map(|(from, _)| from),
-            searched_to: done.searched.map(|(_, to)| to),
+            searched_from: done.searched_from,
+            searched_to: done.searched_to,
             applied: done.applied,
         }
     }
