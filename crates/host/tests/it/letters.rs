@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::{SecondsFormat, TimeDelta, Utc};
 use reqwest::Method;
 use serde_json::{Value, json};
 use waybill_testkit::polling::eventually_named;
@@ -44,6 +45,32 @@ async fn letters_are_listed_in_pages_found_by_filters_and_grouped() {
     assert!(letter["headers"].as_array().unwrap().iter().any(|header| header["value"] == "ThingSaid"));
     assert_eq!(desk.get("/dead-letters/01980000-0000-7000-8000-000000000001").await.0, 404);
     assert_eq!(desk.get("/dead-letters/7").await.0, 400);
+}
+
+#[tokio::test]
+async fn each_filter_narrows_by_itself() {
+    let desk = desk("host_filters").await;
+    // c's letter differs in all that they name.
+    sqlx::query(
+        "update dead_letters set consumer_group = 'others', topic = 'others.events', kind = 'ThingHeard',
+                                 error_class = 'other', last_failed_at = last_failed_at + interval '1 hour'
+         where key = 'c'",
+    )
+    .execute(desk.pool())
+    .await
+    .unwrap();
+    let between = (Utc::now() + TimeDelta::minutes(30)).to_rfc3339_opts(SecondsFormat::Micros, true);
+    for (of_others, of_things) in [
+        ("group=others", "group=things"),
+        ("topic=others.events", "topic=things.events"),
+        ("kind=ThingHeard", "kind=ThingSaid"),
+        ("error_class=other", "error_class=unwanted"),
+        (&format!("from={between}"), &format!("to={between}")),
+    ] {
+        let others = desk.items(&format!("/dead-letters?{of_others}")).await;
+        assert_eq!((others.len(), &others[0]["key"]), (1, &json!("c")), "{of_others}");
+        assert_eq!(desk.items(&format!("/dead-letters?{of_things}")).await.len(), 2, "{of_things}");
+    }
 }
 
 #[tokio::test]

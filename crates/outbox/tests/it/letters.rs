@@ -9,6 +9,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 use waybill_messaging::codec::CodecError;
 use waybill_messaging::consumer::{Batch, BatchHandler as _};
+use waybill_messaging::envelope::Envelope;
 use waybill_messaging::message::Message;
 use waybill_messaging::record::Record;
 use waybill_outbox::dead_letters::{self as kept, DeadLetter};
@@ -29,7 +30,12 @@ pub(crate) fn change() -> Change {
 
 /// Keeps a record as a dead letter; returns its id.
 pub(crate) async fn letter(pool: &PgPool, record: &Record, class: &str, why: &str) -> Uuid {
-    let letter = DeadLetter::new(GROUP, record, class, why, 1, Utc::now());
+    letter_of(GROUP, pool, record, class, why).await
+}
+
+/// The same of another group.
+async fn letter_of(group: &str, pool: &PgPool, record: &Record, class: &str, why: &str) -> Uuid {
+    let letter = DeadLetter::new(group, record, class, why, 1, Utc::now());
     let mut conn = pool.acquire().await.unwrap();
     let written = kept::insert_in_tx(&mut conn, PREFIX, &[letter]).await.unwrap();
     written[0].unwrap()
@@ -91,7 +97,12 @@ async fn every_part_of_a_filter_counts() {
     let pool = &database.pool;
     let envelope = ledger::envelope("key-1", 1);
     let one = letter(pool, &ledger::record(&envelope, 1, b"x"), "not_wanted", "no").await;
-    letter(pool, &ledger::record(&ledger::envelope("key-2", 1), 2, b"x"), "other", "no").await;
+    // The other differs in all that a filter names.
+    let other = Envelope { kind: "Told".to_owned(), ..ledger::envelope("key-2", 1) };
+    let other = Record { topic: format!("{PREFIX}others.events"), ..ledger::record(&other, 2, b"x") };
+    let other = letter_of("others", pool, &other, "other", "not so").await;
+    let shown = async |id| dead_letters::show(pool, id).await.unwrap().letter;
+    let (first, second) = (shown(one).await, shown(other).await);
     let ids = async |filter: Filter| -> Vec<Uuid> {
         let listed = dead_letters::list(pool, &filter, &whole()).await.unwrap();
         listed.items.into_iter().map(|letter| letter.id).collect()
@@ -100,15 +111,22 @@ async fn every_part_of_a_filter_counts() {
     for filter in [
         json!({"key": "key-1"}),
         json!({"key_base64": "a2V5LTE="}),
-        json!({"error_class": "not_wanted", "group": GROUP}),
+        json!({"group": GROUP}),
+        json!({"topic": format!("{PREFIX}{TOPIC}")}),
+        json!({"kind": "Noted"}),
+        json!({"error_class": "not_wanted"}),
+        json!({"failure_group": first.failure_group}),
         json!({"message_id": envelope.id}),
-        json!({"correlation_id": envelope.cause.correlation_id, "kind": "Noted"}),
-        json!({"ids": [one], "state": "any", "topic": format!("{PREFIX}{TOPIC}")}),
+        json!({"correlation_id": envelope.cause.correlation_id}),
+        json!({"to": second.last_failed_at}),
+        json!({"ids": [one]}),
+        json!({"ids": [one, other], "state": "any", "group": GROUP}),
     ] {
         assert_eq!(ids(read(filter.clone())).await, [one], "{filter}");
     }
-    assert!(ids(Filter { from: Some(Utc::now()), ..Filter::default() }).await.is_empty());
-    assert_eq!(ids(Filter { to: Some(Utc::now()), ..Filter::default() }).await.len(), 2);
+    assert_eq!(ids(Filter { from: Some(second.last_failed_at), ..Filter::default() }).await, [other]);
+    assert_eq!(ids(Filter { from: Some(first.last_failed_at), ..Filter::default() }).await, [other, one]);
+    assert!(ids(Filter { to: Some(first.last_failed_at), ..Filter::default() }).await.is_empty());
     assert!(ids(Filter { state: StateFilter::Resolved, ..Filter::default() }).await.is_empty());
     assert!(serde_json::from_value::<Filter>(json!({"keys": "a"})).is_err(), "unknown fields are told");
     let both = Filter { key: Some("a".into()), key_base64: Some("YQ==".into()), ..Filter::default() };
