@@ -145,7 +145,7 @@ pub(crate) struct ReplayStart {
     /// At most this many a second
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..=1000))]
     pub(crate) rate: u32,
-    /// Begin with the full rate instead of 1, 2, 5, 10, ... a second
+    /// Begin with as many as the rate allows, not with steps of 1, 2, 5, 10, ... each after the verdicts of the one before
     #[arg(long)]
     pub(crate) without_ramp: bool,
     /// Stop after this many failures

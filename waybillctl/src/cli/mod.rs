@@ -31,8 +31,8 @@ use crate::exit::{EXIT_CODES, Usage};
 /// Looks after a running Waybill: its topics and messages, dead letters, sagas and orders.
 ///
 /// Results go to standard output, progress and errors to standard error. Every command only looks, unless its name says
-/// that it changes something; and of those that do, each shows its plan and needs `--apply` (and `--reason`, which the
-/// audit keeps) to carry it out. Only `topics apply` says it in its name alone.
+/// that it changes something; and of those that do, each shows its plan and needs `--apply` to carry it out (only `topics
+/// apply` does not). What changes a service needs `--reason` too, which that service's audit keeps.
 #[derive(Debug, Parser)]
 #[command(name = "waybillctl", version, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
