@@ -158,6 +158,9 @@ async fn what_a_registry_has_otherwise_is_named_and_nothing_is_pushed() {
     let unnamed = waybillctl(&["schemas", "push", "--apply"]);
     assert_eq!(unnamed.status.code(), Some(2));
     assert!(text(&unnamed.stderr).contains("no registry is named"), "{}", text(&unnamed.stderr));
+    let no_url = waybillctl(&["schemas", "check", "--registry", "me:secret@registry"]);
+    assert_eq!(no_url.status.code(), Some(2));
+    assert!(!text(&no_url.stderr).contains("secret"), "{}", text(&no_url.stderr));
 
     let gone = waybillctl(&["schemas", "check", "--registry", "http://me:secret@127.0.0.1:1"]);
     assert_eq!(gone.status.code(), Some(1));

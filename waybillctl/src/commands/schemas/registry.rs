@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use reqwest::{Client, Method, StatusCode};
+use anyhow::{Context as _, bail, ensure};
+use reqwest::{Client, Method, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 
 use super::local::Message;
 use crate::cli::Subjects;
+use crate::exit::Usage;
 
 /// How long one answer may take.
 const REQUEST_MS_MAX: u64 = 15_000;
@@ -37,6 +38,12 @@ struct Registered {
 
 impl Registry {
     pub(super) fn new(url: &str, subjects: Subjects) -> anyhow::Result<Self> {
+        let is_one = Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+        // Not shown: it may hold a password.
+        ensure!(
+            is_one,
+            Usage("what --registry (SCHEMA_REGISTRY_URL) says is no http or https URL".to_owned())
+        );
         let limit = Duration::from_millis(REQUEST_MS_MAX);
         let client = Client::builder().timeout(limit).build().context("no HTTP client can be made")?;
         Ok(Self { client, url: url.trim_end_matches('/').to_owned(), subjects })
@@ -66,7 +73,7 @@ impl Registry {
         let Some(numbers) = self.ask::<Vec<u32>>(Method::GET, &path, None).await? else {
             return Ok(Vec::new());
         };
-        anyhow::ensure!(numbers.len() <= VERSIONS_MAX, "{subject} has {} versions", numbers.len());
+        ensure!(numbers.len() <= VERSIONS_MAX, "{subject} has {} versions", numbers.len());
         let mut versions = Vec::with_capacity(numbers.len());
         for number in numbers {
             let version = self.ask(Method::GET, &format!("{path}/{number}"), None).await?;
