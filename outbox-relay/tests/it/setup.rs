@@ -56,17 +56,17 @@ impl Outbox {
 
     /// Appends `count` rows in one transaction, keys `k0..k9` in turn, `ce_sequence` going on per key.
     pub(crate) async fn bulk(&self, count: i64) {
+        self.bulk_in(&mut self.connection().await, count).await;
+    }
+
+    /// [`Outbox::bulk`] in the caller's transaction.
+    pub(crate) async fn bulk_in(&self, connection: &mut PgConnection, count: i64) {
         let statement = "
             with next as (select coalesce(max(id), 0) as base from outbox)
             select outbox_append(array_agg(gen_random_uuid()), array_agg($2), array_agg(convert_to('k' || (n % 10), 'UTF8')),
                 array_agg(json_build_object('ce_sequence', ((base + n) / 10)::text)::text), array_agg('\\x00'::bytea))
             from next, generate_series(0, $1 - 1) as n";
-        sqlx::query(statement)
-            .bind(count)
-            .bind(self.topics.full(TOPIC))
-            .execute(&self.database.pool)
-            .await
-            .unwrap();
+        sqlx::query(statement).bind(count).bind(self.topics.full(TOPIC)).execute(connection).await.unwrap();
     }
 
     /// One value of the row of position and lease.
