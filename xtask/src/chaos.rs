@@ -53,7 +53,7 @@ impl Choice for What {
              broker that is away for three minutes",
         ),
         ("relay-model", Self::RelayModel, "The relay's core, every interleaving of larger worlds"),
-        ("relay-brokers", Self::RelayBrokers, "A cluster of three brokers, one of which is killed"),
+        ("relay-brokers", Self::RelayBrokers, "A cluster of three brokers, each of which is killed in turn"),
     ];
 }
 
@@ -63,7 +63,7 @@ impl What {
         match self {
             Self::Relay => "torture::long_form",
             Self::RelayModel => "model::order_and_completeness_hold_in_larger_worlds",
-            Self::RelayBrokers => "brokers::one_of_three_brokers_is_killed",
+            Self::RelayBrokers => "brokers::each_of_three_brokers_is_killed",
         }
     }
 }
