@@ -22,11 +22,12 @@ pub const STATEMENT_TIMEOUT_MS: u32 = 10_000;
 pub const LOCK_TIMEOUT_MS: u32 = 2_000;
 /// A transaction that sits idle this long belongs to a process that hangs; its locks are taken back.
 pub const IDLE_IN_TRANSACTION_TIMEOUT_MS: u32 = 10_000;
-/// How long one round of a loop may wait for Postgres in all: a few statements at their limit. A server that hangs, its
-/// connections open, answers none of them and ends none of them.
+/// How long one round of a loop, or a command's transaction, may wait for Postgres in all: a few statements at their limit. A server
+/// that hangs, its connections open, or a network that lost them, answers none of them and ends none of them.
 pub const ROUND_TIME_MAX: Duration = Duration::from_secs(30);
-/// How long a roll back may take that is left to the pool. A server that hangs does not answer it at all.
-const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection that comes back to its pool may take to be done with what it was dropped in the middle of. A server
+/// that hangs is never done.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The server looks this often whether a busy session's client still lives, so that a killed process's locks go.
 pub const CLIENT_CONNECTION_CHECK_MS: u32 = 1_000;
 
@@ -70,9 +71,9 @@ impl Pools {
 /// acknowledged insert would never commit. The roll back costs the same round trip as the ping and cures it. Work that is
 /// a single statement does without it: [`Statements`].
 ///
-/// A transaction that was dropped is rolled back when its connection comes back to the pool. sqlx waits for that without
-/// a limit, and a connection to a server that hangs would be missing in the pool until TCP gives it up, in a quarter of an
-/// hour; here it is closed after two seconds.
+/// A transaction or a statement that was dropped is rolled back, or waited for, when its connection comes back to the pool.
+/// sqlx does that without a limit, and a connection to a server that hangs would be missing in the pool until TCP gives it up,
+/// in a quarter of an hour; here it is closed after two seconds.
 ///
 /// # Errors
 /// When the URL can not be read.
@@ -118,12 +119,9 @@ pub(crate) fn bounded(max: u32) -> PgPoolOptions {
         .test_before_acquire(false)
         .after_release(|connection, _| {
             Box::pin(async move {
-                // Only where something was left to be sent: the usual release costs nothing more.
-                if !connection.should_flush() {
-                    return Ok(true);
-                }
-                let rolled_back = tokio::time::timeout(ROLLBACK_TIMEOUT, connection.ping()).await;
-                rolled_back.map_err(|_| timed_out())?.map(|()| true)
+                // What is left to be sent and to be heard; the usual release has neither, and costs nothing more.
+                within(RELEASE_TIMEOUT, connection.flush()).await?;
+                Ok(true)
             })
         })
 }
@@ -184,16 +182,24 @@ impl Drop for Checkout {
     }
 }
 
-/// Work with the database that a loop does again when it fails, within [`ROUND_TIME_MAX`]. What is cut off is rolled back,
-/// or may have been committed: as after a lost connection.
+/// Work with the database that is done again when it fails, by a loop or by whoever sent the request, within
+/// [`ROUND_TIME_MAX`]. What is cut off is rolled back, or may have been committed: as after a lost connection.
 ///
 /// # Errors
 /// What the work says; [`sqlx::Error::Io`] with `TimedOut` when the time is over.
 pub async fn round<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    tokio::time::timeout(ROUND_TIME_MAX, work).await.unwrap_or_else(|_| Err(timed_out().into()))
+    within(ROUND_TIME_MAX, work).await
 }
 
-fn timed_out() -> sqlx::Error {
+/// The same with another limit.
+pub(crate) async fn within<T, E: From<sqlx::Error>>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(timed_out().into()))
+}
+
+pub(crate) fn timed_out() -> sqlx::Error {
     sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 

@@ -4,15 +4,19 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt as _, StreamExt as _};
 use sqlx::postgres::{PgPool, PgQueryResult, PgRow, PgStatement, PgTypeInfo, Postgres};
 use sqlx::{Connection as _, Describe, Either, Error, Execute, Executor, SqlStr};
 
-use crate::pool::{bounded, session};
+use crate::pool::{bounded, session, timed_out, within};
 
 /// A connection that was idle for longer is asked whether it still lives before it is handed out. One that was in use just
 /// now is not: under load nobody pays for it, and after a restart of the server the first user of each hears of it.
 const IDLE_UNASKED_MAX: Duration = Duration::from_secs(1);
+/// How long a statement may take, the wait for its connection included: longer than the pool and the server let it. An answer
+/// that is not there by then does not come: the server hangs, or the network lost the connection, which is closed then.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// Runs statements, each on any of its connections (sqlx's `Executor`). It offers no connection and no `begin()`.
 #[derive(Clone, Debug)]
@@ -44,7 +48,16 @@ impl<'p> Executor<'p> for &'_ Statements {
         'p: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        self.0.fetch_many(query)
+        let deadline = tokio::time::Instant::now() + ANSWER_TIME_MAX;
+        let answers = self.0.fetch_many(query);
+        stream::unfold(Some(answers), move |answers| async move {
+            let mut answers = answers?;
+            match tokio::time::timeout_at(deadline, answers.next()).await {
+                Ok(answer) => Some((answer?, Some(answers))),
+                Err(_) => Some((Err(timed_out()), None)),
+            }
+        })
+        .boxed()
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, Error>>
@@ -52,7 +65,7 @@ impl<'p> Executor<'p> for &'_ Statements {
         'p: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        self.0.fetch_optional(query)
+        within(ANSWER_TIME_MAX, self.0.fetch_optional(query)).boxed()
     }
 
     fn prepare_with<'e>(

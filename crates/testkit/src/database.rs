@@ -7,6 +7,7 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection};
 
+use crate::polling::eventually;
 use crate::servers::{postgres_url, url_for};
 
 /// Connections one test's pool may hold: many tests run at once on one server of a few hundred connections.
@@ -71,6 +72,21 @@ impl TestDatabase {
             migrator.set_ignore_missing(true);
             migrator.run(&self.pool).await.unwrap_or_else(|e| panic!("migrating {}: {e}", self.name));
         }
+    }
+
+    /// Waits until so many sessions of this database wait for a lock.
+    ///
+    /// # Panics
+    /// When they do not for a long time.
+    pub async fn locks_waited_for(&self, count: i64) {
+        let waiting = "select count(*) from pg_stat_activity
+                       where datname = current_database() and wait_event_type = 'Lock'";
+        eventually(ACQUIRE_WAIT, async || {
+            let waiting: i64 =
+                sqlx::query_scalar(waiting).fetch_one(&self.pool).await.expect("the test's database answers");
+            (waiting >= count).then_some(())
+        })
+        .await;
     }
 
     /// The database's name.

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Connections it carries at once: a test's, not a service's.
@@ -23,6 +24,8 @@ struct State {
     /// `None`: connections are refused.
     target: Option<u16>,
     connections: JoinSet<()>,
+    /// Dropped when the connections there are fall silent.
+    carried: watch::Sender<()>,
 }
 
 impl TcpSwitch {
@@ -33,9 +36,22 @@ impl TcpSwitch {
     pub async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port of loopback");
         let own = listener.local_addr().expect("a bound listener has an address").port();
-        let state = Arc::new(Mutex::new(State { target: Some(port), connections: JoinSet::new() }));
+        let state =
+            State { target: Some(port), connections: JoinSet::new(), carried: watch::Sender::new(()) };
+        let state = Arc::new(Mutex::new(state));
         let task = tokio::spawn(accept(listener, Arc::clone(&state)));
         Self { port: own, state, task }
+    }
+
+    /// In front of a server of loopback that a URL names; and the URL that goes through it.
+    ///
+    /// # Panics
+    /// When no port can be had, or the URL names none.
+    pub async fn in_front_of(url: &str) -> (Self, String) {
+        let mut through = reqwest::Url::parse(url).expect("a URL");
+        let switch = Self::to(through.port().expect("a URL with a port")).await;
+        through.set_port(Some(switch.port)).expect("a URL with a host");
+        (switch, through.into())
     }
 
     /// The port of loopback it listens on.
@@ -53,6 +69,15 @@ impl TcpSwitch {
         state.target = port;
         state.connections.abort_all();
     }
+
+    /// Carries nothing more on the connections there are, and tells neither end: as a network does that forgot them. New
+    /// ones are forwarded as before.
+    ///
+    /// # Panics
+    /// Never, unless a task of it did.
+    pub fn fall_silent(&self) {
+        self.state.lock().expect("no panic while held").carried = watch::Sender::new(());
+    }
 }
 
 impl Drop for TcpSwitch {
@@ -69,10 +94,13 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
         if state.connections.len() >= CONNECTIONS_MAX {
             continue;
         }
+        let mut carried = state.carried.subscribe();
         state.connections.spawn(async move {
-            if let Ok(mut server) = TcpStream::connect(("127.0.0.1", target)).await {
+            let Ok(mut server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
+            tokio::select! {
                 // Either side's end ends both.
-                let _ = copy_bidirectional(&mut client, &mut server).await;
+                _ = copy_bidirectional(&mut client, &mut server) => {}
+                _ = carried.changed() => std::future::pending().await,
             }
         });
     }

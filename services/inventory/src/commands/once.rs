@@ -4,6 +4,7 @@ use sqlx::PgConnection;
 use waybill_http::idempotency::{
     IdempotencyKey, StoredResponse, key_answer_in_tx, key_replay, key_reserve_in_tx,
 };
+use waybill_runtime::pool::round;
 
 use super::{CommandError, Context};
 
@@ -39,8 +40,17 @@ pub trait Write: Send + Sync {
 /// and hears its answer, or after a while that it still runs. A refusal leaves the key free.
 ///
 /// # Errors
-/// [`CommandError`]; nothing was written, and the key is still free.
+/// [`CommandError`]; nothing was written, and the key is still free, or (a connection lost in the commit, or no answer within
+/// [`waybill_runtime::pool::ROUND_TIME_MAX`]) nobody knows; the same key tells.
 pub async fn once(
+    context: &Context,
+    claim: &Claim,
+    work: &impl Write,
+) -> Result<StoredResponse, CommandError> {
+    round(in_one_transaction(context, claim, work)).await
+}
+
+async fn in_one_transaction(
     context: &Context,
     claim: &Claim,
     work: &impl Write,

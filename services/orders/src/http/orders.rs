@@ -13,6 +13,7 @@ use waybill_http::paging::{Cursor, Page, PageParams, Paged};
 use waybill_http::params::Path;
 use waybill_http::request_log::{Trace, record_correlation_id};
 use waybill_messaging::envelope::Cause;
+use waybill_runtime::pool::round;
 
 use super::bodies::{OrderBody, PlaceOrderBody};
 use super::{AppState, errors, parse};
@@ -124,7 +125,8 @@ pub(super) async fn cancel(
     let (id, viewer) = (order_id(&id)?, viewer(&caller)?);
     let cause = Cause { correlation_id: id.as_uuid(), causation_id: None, trace: Some(trace) };
     let command = CancelOrder { id, viewer, cause };
-    let cancelled = run_to_end(async move { Ok(cancel_order(&state.context, command).await?) }).await?;
+    let cancel = async move { Ok(round(cancel_order(&state.context, command)).await?) };
+    let cancelled = run_to_end(cancel).await?;
     match cancelled {
         Cancelled::Accepted(placed) => {
             let ended = placed.order.state.status() == Status::Cancelled;

@@ -28,7 +28,7 @@ use waybill_runtime::clock::SystemClock;
 use waybill_runtime::config::{PoolBounds, Postgres};
 use waybill_runtime::lifecycle::Shutdown;
 use waybill_runtime::pool::Pools;
-use waybill_testkit::{TestDatabase, Tokens, eventually};
+use waybill_testkit::{TcpSwitch, TestDatabase, Tokens, eventually};
 
 /// Longer than anything takes on a busy machine, shorter than the time limit of a statement.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
@@ -50,7 +50,7 @@ pub(crate) struct World {
     offset: AtomicI64,
     client: reqwest::Client,
     shutdown: Shutdown,
-    _database: TestDatabase,
+    pub(crate) database: TestDatabase,
 }
 
 /// An answer, read.
@@ -96,9 +96,21 @@ impl World {
         Self::special(hint, Patience::default(), bounds).await
     }
 
+    /// One that reaches its database through a switch.
+    pub(crate) async fn switched(hint: &str, bounds: PoolBounds) -> (Self, TcpSwitch) {
+        let database = database(hint).await;
+        let (switch, url) = TcpSwitch::in_front_of(&database.url).await;
+        (Self::on(database, Postgres { url, bounds }, Patience::default()).await, switch)
+    }
+
     async fn special(hint: &str, patience: Patience, bounds: PoolBounds) -> Self {
         let database = database(hint).await;
         let postgres = Postgres { url: database.url.clone(), bounds };
+        Self::on(database, postgres, patience).await
+    }
+
+    async fn on(database: TestDatabase, postgres: Postgres, patience: Patience) -> Self {
+        let bounds = postgres.bounds;
         let Pools { commands, statements, reads, background, .. } =
             Pools::connect(&postgres, "orders-test").unwrap();
         let context = Context {
@@ -129,7 +141,7 @@ impl World {
             offset: AtomicI64::new(0),
             client: reqwest::Client::new(),
             shutdown,
-            _database: database,
+            database,
         };
         world.priced(&[("TEA", 899, "EUR"), ("CUP", 1250, "EUR")]).await;
         world
@@ -237,11 +249,13 @@ impl World {
     pub(crate) async fn at_gate(&self, count: i64) {
         let waits = "select count(*) from pg_stat_activity
                      where datname = current_database() and wait_event = 'PgSleep'";
-        eventually(PATIENCE, async || (self.count(waits).await >= count).then_some(())).await;
+        let waiting =
+            async || -> i64 { sqlx::query_scalar(waits).fetch_one(&self.database.pool).await.unwrap() };
+        eventually(PATIENCE, async || (waiting().await >= count).then_some(())).await;
     }
 
     pub(crate) async fn gate_open(&self) {
-        sqlx::query("delete from gate").execute(self.pool()).await.unwrap();
+        sqlx::query("delete from gate").execute(&self.database.pool).await.unwrap();
     }
 
     pub(crate) async fn count(&self, statement: &'static str) -> i64 {
