@@ -18,7 +18,7 @@ use waybill_http::auth::Verifier;
 use waybill_http::idempotency::{IdempotencyKey, key_is_known};
 use waybill_outbox::backlog::{self, Backlog};
 use waybill_runtime::lifecycle::Shutdown;
-use waybill_runtime::pool::Statements;
+use waybill_runtime::pool::{Statements, round};
 use waybill_telemetry::metrics::{counter_vec, int_gauge_vec};
 
 use crate::settings::OutboxBound;
@@ -55,7 +55,7 @@ pub(crate) async fn watch_backlog(
     shutdown: Shutdown,
 ) {
     loop {
-        match backlog::look(&pool, bound.rows_max).await {
+        match round(backlog::look(&pool, bound.rows_max)).await {
             Ok(backlog) => {
                 UNPUBLISHED.set(i64::try_from(backlog.rows).unwrap_or(i64::MAX));
                 let full = is_over(&backlog, &bound, *is_full.borrow());
@@ -141,7 +141,37 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use waybill_runtime::pool;
+    use waybill_testkit::{TcpSwitch, TestDatabase};
+
     use super::*;
+
+    /// Longer than a look is waited for; a connection that is not given up is missing for a quarter of an hour.
+    const GIVEN_UP: Duration = Duration::from_secs(180);
+
+    #[tokio::test]
+    async fn a_look_that_the_network_lost_is_given_up_and_the_next_one_tells() {
+        let database = TestDatabase::create("intake").await;
+        database.migrate(&[&waybill_outbox::MIGRATIONS]).await;
+        let (switch, through) = TcpSwitch::in_front_of(&database.url).await;
+        let mut other = database.pool.begin().await.unwrap();
+        sqlx::query("lock table outbox_relay in access exclusive mode").execute(&mut *other).await.unwrap();
+        let pool = pool::connect(&through, 1, "host-test").unwrap();
+        let (full, mut is_full) = watch::channel(false);
+        let (bound, shutdown) = (OutboxBound { rows_max: 0, age_max: None }, Shutdown::manual());
+        let watching = tokio::spawn(watch_backlog(pool, bound, full, shutdown.clone()));
+        database.locks_waited_for(1).await;
+        switch.fall_silent();
+        other.rollback().await.unwrap();
+        let append =
+            "select outbox_append(array[gen_random_uuid()], array['things.events'], array['key'::bytea],
+                                           array['{}'], array['x'::bytea])";
+        sqlx::query(append).execute(&database.pool).await.unwrap();
+        tokio::time::timeout(GIVEN_UP, is_full.changed()).await.expect("it looks again").unwrap();
+        assert!(*is_full.borrow());
+        shutdown.request();
+        watching.await.unwrap();
+    }
 
     fn over(rows: u64, age_s: u64, was: bool) -> bool {
         let bound = OutboxBound { rows_max: 100, age_max: Some(Duration::from_secs(60)) };

@@ -7,6 +7,7 @@ use sqlx::postgres::types::PgInterval;
 use tokio::task::JoinHandle;
 use waybill_runtime::config::Environment;
 use waybill_runtime::lifecycle::Shutdown;
+use waybill_runtime::pool;
 use waybill_runtime::retry::Backoff;
 
 use crate::status;
@@ -80,7 +81,7 @@ pub struct Dropped {
 /// # Errors
 /// What the database said. The wait for locks is bounded by two seconds; trying again is harmless.
 pub async fn make(pool: &PgPool) -> Result<i32, sqlx::Error> {
-    let outbox = make_of(pool, "select outbox_partitions_make()").await;
+    let outbox = pool::round(make_of(pool, "select outbox_partitions_make()")).await;
     let inbox = make_inbox(pool).await;
     Ok(outbox? + inbox?)
 }
@@ -88,7 +89,7 @@ pub async fn make(pool: &PgPool) -> Result<i32, sqlx::Error> {
 /// Day after day: ids of no known day wait while one is made, and get through before the next.
 async fn make_inbox(pool: &PgPool) -> Result<i32, sqlx::Error> {
     let mut made = 0;
-    while make_of(pool, "select (inbox_partition_make() is not null)::int").await? > 0 {
+    while pool::round(make_of(pool, "select (inbox_partition_make() is not null)::int")).await? > 0 {
         made += 1;
     }
     Ok(made)
@@ -115,18 +116,18 @@ pub async fn drop_old(pool: &PgPool, retention: Retention) -> Result<Dropped, sq
     drop_of(pool, "select outbox_partition_drop($1)", retention.outbox, &mut dropped).await?;
     drop_of(pool, "select inbox_partition_drop($1)", retention.inbox, &mut dropped).await?;
     for _ in 0..STRAYS_TRANSACTIONS_MAX {
-        let gone: i64 = sqlx::query_scalar("select inbox_strays_delete($1, $2)")
+        let delete = sqlx::query_scalar("select inbox_strays_delete($1, $2)")
             .bind(interval(retention.inbox))
-            .bind(STRAYS_PER_TRANSACTION_MAX)
-            .fetch_one(pool)
-            .await?;
+            .bind(STRAYS_PER_TRANSACTION_MAX);
+        let gone: i64 = pool::round(delete.fetch_one(pool)).await?;
         dropped.strays += u64::try_from(gone).unwrap_or_default();
         if gone < i64::from(STRAYS_PER_TRANSACTION_MAX) {
             break;
         }
     }
     let kept = "select name from outbox_partitions() where ends_at <= now() - $1 and not published";
-    dropped.unpublished = sqlx::query_scalar(kept).bind(interval(retention.outbox)).fetch_all(pool).await?;
+    let kept = sqlx::query_scalar(kept).bind(interval(retention.outbox));
+    dropped.unpublished = pool::round(kept.fetch_all(pool)).await?;
     Ok(dropped)
 }
 
@@ -138,7 +139,7 @@ async fn drop_of(
     dropped: &mut Dropped,
 ) -> Result<(), sqlx::Error> {
     for _ in 0..DROPS_PER_ROUND_MAX {
-        match drop_one(pool, statement, keep).await {
+        match pool::round(drop_one(pool, statement, keep)).await {
             Ok(Some(name)) => dropped.partitions.push(name),
             Ok(None) => return Ok(()),
             Err(error) if is_busy(&error) => {

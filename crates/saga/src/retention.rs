@@ -8,6 +8,7 @@ use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
 use waybill_runtime::config::Environment;
 use waybill_runtime::lifecycle::Shutdown;
+use waybill_runtime::pool::round;
 use waybill_runtime::retry::Backoff;
 
 use crate::store;
@@ -53,10 +54,10 @@ impl Retention {
 /// What the database said; trying again is harmless.
 pub async fn prune(pool: &PgPool, retention: Retention) -> Result<u64, sqlx::Error> {
     let age = PgInterval::try_from(retention.0).map_err(sqlx::Error::Encode)?;
-    let cut = store::horizon_advance(pool, &age).await?;
+    let cut = round(store::horizon_advance(pool, &age)).await?;
     let mut pruned = 0;
     for _ in 0..TRANSACTIONS_MAX {
-        let gone = store::ended_delete(pool, cut, SAGAS_PER_TRANSACTION_MAX).await?;
+        let gone = round(store::ended_delete(pool, cut, SAGAS_PER_TRANSACTION_MAX)).await?;
         pruned += gone.unsigned_abs();
         if gone < SAGAS_PER_TRANSACTION_MAX {
             break;

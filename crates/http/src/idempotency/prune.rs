@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sqlx::postgres::PgPool;
 use waybill_runtime::lifecycle::Shutdown;
+use waybill_runtime::pool::round;
 
 /// How long an answer is kept: a client that tries again does so within the day.
 pub const KEY_HOURS_MAX: i32 = 24;
@@ -21,15 +22,13 @@ const PRUNE_PAUSE: Duration = Duration::from_secs(600);
 pub async fn keys_prune(pool: &PgPool) -> Result<u64, sqlx::Error> {
     let mut pruned = 0;
     for _ in 0..PRUNE_STATEMENTS_MAX {
-        let deleted = sqlx::query(
+        let delete = sqlx::query(
             "delete from idempotency_keys where ctid = any (array(
                  select ctid from idempotency_keys where created_at < now() - make_interval(hours => $1) limit $2))",
         )
         .bind(KEY_HOURS_MAX)
-        .bind(PRUNE_ROWS_MAX)
-        .execute(pool)
-        .await?
-        .rows_affected();
+        .bind(PRUNE_ROWS_MAX);
+        let deleted = round(delete.execute(pool)).await?.rows_affected();
         pruned += deleted;
         if deleted == 0 {
             break;

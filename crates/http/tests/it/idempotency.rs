@@ -10,7 +10,7 @@ use waybill_http::idempotency::{
     keys_prune, request_hash,
 };
 use waybill_runtime::pool;
-use waybill_testkit::TestDatabase;
+use waybill_testkit::{TcpSwitch, TestDatabase};
 
 const ENDPOINT: &str = "POST /api/v1/orders";
 
@@ -224,4 +224,17 @@ async fn old_keys_are_pruned_and_young_ones_kept() {
     assert_eq!(keys_prune(&keys.pool).await.unwrap(), 1);
     assert_eq!(keys.claim("old", ENDPOINT, "body", "2").await.unwrap(), Claim::New);
     assert!(matches!(keys.claim("young", ENDPOINT, "body", "2").await.unwrap(), Claim::Replay(_)));
+}
+
+#[tokio::test]
+async fn pruning_gives_up_a_database_that_fell_silent() {
+    let keys = keys().await;
+    let (switch, through) = TcpSwitch::in_front_of(&keys.database.url).await;
+    let mut other = keys.pool.begin().await.unwrap();
+    sqlx::query("lock table idempotency_keys").execute(&mut *other).await.unwrap();
+    let pool = pool::connect(&through, 1, "test").unwrap();
+    let pruning = tokio::spawn(async move { keys_prune(&pool).await });
+    keys.database.locks_waited_for(1).await;
+    switch.fall_silent();
+    assert!(pool::is_transient(&pruning.await.unwrap().unwrap_err()));
 }

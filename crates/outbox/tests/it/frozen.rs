@@ -4,14 +4,17 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sqlx::PgPool;
-use waybill_outbox::MIGRATIONS;
+use sqlx::{AssertSqlSafe, PgPool};
+use tokio::task::JoinHandle;
 use waybill_outbox::inbox::InboxProcessor;
+use waybill_outbox::operate::{replays, retention};
+use waybill_outbox::retry::Policy;
+use waybill_outbox::{MIGRATIONS, upkeep};
 use waybill_runtime::lifecycle::Shutdown;
 use waybill_runtime::pool;
 use waybill_telemetry::metrics;
 use waybill_testkit::polling::eventually_named;
-use waybill_testkit::{OwnPostgres, TestTopics};
+use waybill_testkit::{OwnPostgres, TcpSwitch, TestTopics};
 
 use crate::ledger::{self, GROUP, Ledger, TOPIC, count};
 use crate::members::{LIMIT, Member, assert_once_and_in_order, noted, send, send_many};
@@ -28,6 +31,15 @@ async fn own_server() -> (OwnPostgres, PgPool) {
 /// Until the pool has no connection: all of them are closed, in use or not.
 async fn all_closed(pool: &PgPool) {
     eventually_named("pool without a connection", LIMIT, async || (pool.size() == 0).then_some(())).await;
+}
+
+/// The same while somebody asks for connections: then the idle ones go.
+async fn none_left(pool: &PgPool) {
+    let closed = async || {
+        let _ = pool.acquire().await;
+        (pool.size() == 0).then_some(())
+    };
+    eventually_named("pool without a connection", LIMIT, closed).await;
 }
 
 #[tokio::test]
@@ -60,23 +72,68 @@ async fn a_batch_in_a_frozen_database_is_given_up_and_done_once_when_it_thaws() 
     assert!(metrics::render().lines().any(|line| line == assigned), "it stayed in its group");
 }
 
+/// A loop over a pool of its own, and the table that its first statement waits for.
+type Loop = (&'static str, Box<dyn FnOnce(PgPool, Shutdown) -> JoinHandle<()>>);
+
+/// Every loop of this crate.
+fn loops() -> Vec<Loop> {
+    let drains = |pool, shutdown| {
+        let group = InboxProcessor::new(pool, ledger::PREFIX, Ledger::default());
+        tokio::spawn(group.drainer().run(shutdown))
+    };
+    let drives =
+        |pool, shutdown| tokio::spawn(replays::run(pool, String::new(), Policy::default(), shutdown));
+    let forgets = |pool, shutdown| tokio::spawn(retention::run(pool, Duration::from_secs(1), shutdown));
+    vec![
+        ("parked_keys", Box::new(drains)),
+        ("replays", Box::new(drives)),
+        ("dead_letters", Box::new(forgets)),
+        ("inbox", Box::new(upkeep::spawn)),
+    ]
+}
+
 #[tokio::test]
-async fn a_drainer_in_a_frozen_database_gives_up_its_look_and_hears_of_the_shutdown() {
+async fn loops_whose_database_fell_silent_give_up_and_hear_of_the_shutdown() {
     let (server, pool) = own_server().await;
     let shutdown = Shutdown::manual();
-    let group = InboxProcessor::new(pool.clone(), ledger::PREFIX, Ledger::default());
-    let drainer = tokio::spawn(group.drainer().run(shutdown.clone()));
-    let mut other = pool.begin().await.unwrap();
-    sqlx::query("lock table parked_keys").execute(&mut *other).await.unwrap();
-    eventually_named("a statement of a look under way", LIMIT, async || {
-        let waits = "select exists (select from pg_locks where not granted)";
-        let waits: bool = sqlx::query_scalar(waits).fetch_one(&mut *other).await.unwrap();
-        waits.then_some(())
+    let mut cut_off = Vec::new();
+    for (table, start) in loops() {
+        let (switch, through) = TcpSwitch::in_front_of(&server.url("postgres")).await;
+        let mut other = pool.begin().await.unwrap();
+        let lock = format!("lock table {table} in access exclusive mode");
+        sqlx::query(AssertSqlSafe(lock)).execute(&mut *other).await.unwrap();
+        let task = start(pool::connect(&through, 1, "outbox-test").unwrap(), shutdown.clone());
+        eventually_named("a statement under way", LIMIT, async || {
+            let waits = "select exists (select from pg_locks where not granted)";
+            let waits: bool = sqlx::query_scalar(waits).fetch_one(&mut *other).await.unwrap();
+            waits.then_some(())
+        })
+        .await;
+        switch.fall_silent();
+        other.rollback().await.unwrap();
+        cut_off.push((table, task, switch));
+    }
+    shutdown.request();
+    for (table, task, _switch) in cut_off {
+        let ended = tokio::time::timeout(LIMIT, task).await;
+        ended.unwrap_or_else(|_| panic!("it still waits for {table}")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_statement_dropped_in_a_frozen_database_costs_the_pool_no_connection() {
+    let (server, pool) = own_server().await;
+    let asked = pool.clone();
+    let asking = tokio::spawn(async move { sqlx::query("select pg_sleep(8)").execute(&asked).await });
+    eventually_named("a statement under way", LIMIT, async || {
+        let sleeps = "select exists (select from pg_stat_activity where wait_event = 'PgSleep')";
+        let sleeps: bool = sqlx::query_scalar(sleeps).fetch_one(&pool).await.unwrap();
+        sleeps.then_some(())
     })
     .await;
     server.sigstop().await;
-    shutdown.request();
-    tokio::time::timeout(LIMIT, drainer).await.unwrap().unwrap();
+    asking.abort();
+    none_left(&pool).await;
 }
 
 #[tokio::test]
@@ -86,12 +143,7 @@ async fn a_transaction_dropped_in_a_frozen_database_costs_the_pool_no_connection
     sqlx::query("update rows set n = n + 1").execute(&mut *tx).await.unwrap();
     server.sigstop().await;
     drop(tx);
-    // The idle ones go when somebody asks for them.
-    let closed = async || {
-        let _ = pool.acquire().await;
-        (pool.size() == 0).then_some(())
-    };
-    eventually_named("pool without a connection", LIMIT, closed).await;
+    none_left(&pool).await;
     server.sigcont().await;
     let n: i32 = sqlx::query_scalar("select n from rows").fetch_one(&pool).await.unwrap();
     assert_eq!(n, 0, "it was rolled back");

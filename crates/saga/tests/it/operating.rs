@@ -6,9 +6,11 @@ use uuid::Uuid;
 use waybill_outbox::append::append;
 use waybill_outbox::operate::{Change, PageRequest, Reason};
 use waybill_runtime::clock::new_id;
+use waybill_runtime::pool;
 use waybill_saga::operate::{self, OperateError, SagaFilter};
 use waybill_saga::retention::{self, Retention};
 use waybill_saga::{Advanced, Effect, Ending, Input, Outcome, Phase, Status, Verb};
+use waybill_testkit::TcpSwitch;
 
 use crate::desk::{Desk, done};
 use crate::sagas::{Parcel, with_local_pivot};
@@ -181,4 +183,17 @@ async fn the_sagas_of_a_key_go_together_and_the_horizon_tells_up_to_when() {
     assert_eq!(horizon_days(&desk).await, Some(7));
     sqlx::query(older).execute(desk.pool()).await.unwrap();
     assert_eq!(retention::prune(desk.pool(), days(7)).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn retention_gives_up_a_database_that_fell_silent() {
+    let desk = Desk::open("saga_retention_silent", with_local_pivot()).await;
+    let (switch, through) = TcpSwitch::in_front_of(&desk.database.url).await;
+    let mut other = desk.pool().begin().await.unwrap();
+    sqlx::query("lock table saga_horizon").execute(&mut *other).await.unwrap();
+    let pool = pool::connect(&through, 1, "saga-test").unwrap();
+    let pruning = tokio::spawn(async move { retention::prune(&pool, Retention::default()).await });
+    desk.database.locks_waited_for(1).await;
+    switch.fall_silent();
+    assert!(pool::is_transient(&pruning.await.unwrap().unwrap_err()));
 }

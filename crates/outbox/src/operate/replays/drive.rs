@@ -7,6 +7,7 @@ use prometheus::IntGauge;
 use sqlx::PgPool;
 use uuid::Uuid;
 use waybill_runtime::lifecycle::Shutdown;
+use waybill_runtime::pool::round;
 use waybill_runtime::retry::Backoff;
 use waybill_telemetry::metrics::int_gauge_vec;
 
@@ -74,16 +75,13 @@ struct Looked {
 
 /// Verdicts, then one step of each replay that runs, whatever becomes of the others.
 async fn look(pool: &PgPool, prefix: &str, policy: &Policy) -> Result<Looked, sqlx::Error> {
-    let ids: Vec<Uuid> =
-        sqlx::query_scalar("select id from replays where state = 'running' order by id limit $1")
-            .bind(RUNNING_MAX)
-            .fetch_all(pool)
-            .await?;
+    let running = sqlx::query_scalar("select id from replays where state = 'running' order by id limit $1");
+    let ids: Vec<Uuid> = round(running.bind(RUNNING_MAX).fetch_all(pool)).await?;
     RUNNING.set(i64::try_from(ids.len()).unwrap_or(RUNNING_MAX));
-    step::verdicts_take(pool).await?;
+    round(step::verdicts_take(pool)).await?;
     let mut looked = Looked { running: !ids.is_empty(), sent: false, failed: None };
     for id in &ids {
-        match step::step(pool, prefix, policy, *id).await {
+        match round(step::step(pool, prefix, policy, *id)).await {
             Ok(Stepped::Sent) => looked.sent = true,
             Ok(Stepped::Waits) => {}
             Err(error) => {
