@@ -1,10 +1,12 @@
-//! Settled dead letters, ended replays and the audit are forgotten after a long time. What is open never is.
+//! Settled dead letters, ended replays and the audit are forgotten after a long time. What is open never is, nor that a saga was
+//! abandoned: its order stays, and nobody could tell any more why its books are not like those of others.
 
 use std::time::Duration;
 
 use sqlx::PgPool;
 use waybill_runtime::config::Environment;
 use waybill_runtime::lifecycle::Shutdown;
+use waybill_runtime::pool::round;
 
 /// Kept unless told otherwise: two years, so that last year's incident can be read beside this one's.
 const KEPT_DAYS: u32 = 730;
@@ -33,7 +35,8 @@ const FORGET: [&str; 4] = [
          where state in ('finished', 'cancelled') and updated_at < now() - make_interval(secs => $1) limit $2))
      and not exists (select from replay_items i where i.replay_id = r.id)",
     "delete from operator_audit where id = any (array(
-         select id from operator_audit where at < now() - make_interval(secs => $1) limit $2))",
+         select id from operator_audit
+         where at < now() - make_interval(secs => $1) and action <> 'sagas.abandon' limit $2))",
 ];
 
 /// Reads `WAYBILL_OPERATE_RETENTION_DAYS` (default 730, at least 60).
@@ -49,7 +52,8 @@ pub async fn forget(pool: &PgPool, keep: Duration) -> Result<u64, sqlx::Error> {
     let mut forgotten = 0;
     for statement in FORGET {
         for _ in 0..STATEMENTS_MAX {
-            let gone = sqlx::query(statement).bind(keep.as_secs_f64()).bind(ROWS_MAX).execute(pool).await?;
+            let forget = sqlx::query(statement).bind(keep.as_secs_f64()).bind(ROWS_MAX);
+            let gone = round(forget.execute(pool)).await?;
             forgotten += gone.rows_affected();
             if gone.rows_affected() == 0 {
                 break;
