@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use waybill_testkit::polling::eventually_named;
 use waybill_testkit::ports::free_port;
 
+use crate::invariants;
 use crate::shop::Shop;
 use crate::system::{Service, Special, System};
 
@@ -57,7 +58,7 @@ async fn endpoint_and_command_tell_the_same_story_also_with_a_service_away() {
     let id = shop.order(&[("tea", 1)], "tok_approve").await;
     shop.becomes(&id, "CONFIRMED").await;
     shop.payment_becomes(&id, "captured").await;
-    drop(shop);
+    let accepted = shop.accepted();
     whole(&system, &id).await;
 
     system.process(Service::Payments).kill9().await;
@@ -69,6 +70,8 @@ async fn endpoint_and_command_tell_the_same_story_also_with_a_service_away() {
     assert_eq!(comparable(&endpoint), comparable(&told));
     let text = asked(&system, &system.orders.operator_url, &id, "text/plain").await.text().await.unwrap();
     assert!(text.contains("NOT ASKED: payments: payments can not be asked at"), "{text}");
+    System::restart(system.process(Service::Payments)).await;
+    invariants::hold(&system, &accepted).await;
 }
 
 /// Waits until all of the story is on its topics, and the two agree on it.
