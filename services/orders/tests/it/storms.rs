@@ -49,6 +49,44 @@ async fn a_cancel_meets_the_pivot() {
     assert_all_ended(&world).await;
 }
 
+/// Both wait for the saga's row, which its holder lets go; whoever came first has it first.
+#[tokio::test]
+async fn a_cancel_and_a_pivot_that_wait_for_one_saga_each_win_once() {
+    let world = Arc::new(World::new("storm_first").await);
+    let mut participants = Participants::default();
+    for (cancel_first, history) in [
+        (true, &["OrderPlaced", "OrderCancellationRequested", "OrderCancelled"][..]),
+        (false, &["OrderPlaced", "OrderConfirmed", "OrderCancellationRequested", "OrderCancelled"]),
+    ] {
+        let order = world.place().await;
+        let reserved = participants.replies(&world).await;
+        world.hear(&reserved).await;
+        let authorized = participants.replies(&world).await;
+        let mut holder = world.database.pool.begin().await.unwrap();
+        let hold = "select from saga_instances where key = $1 for update";
+        sqlx::query(hold).bind(order).execute(&mut *holder).await.unwrap();
+        let cancel = || {
+            let world = Arc::clone(&world);
+            tokio::spawn(async move { assert_eq!(world.cancel(order).await.status, 202) })
+        };
+        let pivot = || {
+            let world = Arc::clone(&world);
+            let authorized = authorized.clone();
+            tokio::spawn(async move { world.hear(&authorized).await })
+        };
+        let first = if cancel_first { cancel() } else { pivot() };
+        world.database.locks_waited_for(1).await;
+        let second = if cancel_first { pivot() } else { cancel() };
+        world.database.locks_waited_for(2).await;
+        holder.rollback().await.unwrap();
+        first.await.unwrap();
+        second.await.unwrap();
+        participants.run(&world).await;
+        assert_eq!(world.said("orders.events", order).await, history);
+    }
+    assert_all_ended(&world).await;
+}
+
 #[tokio::test]
 async fn a_cancel_meets_the_end_of_place_order() {
     let world = Arc::new(World::new("storm_end").await);
