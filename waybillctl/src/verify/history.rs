@@ -78,6 +78,8 @@ struct History {
     taken_back: Option<usize>,
     ended: Option<String>,
     wrong: Option<String>,
+    /// What is wrong whoever has moved it.
+    forbidden: Option<String>,
 }
 
 impl History {
@@ -97,14 +99,11 @@ impl History {
             taken_back: None,
             ended: None,
             wrong: None,
+            forbidden: None,
         }
     }
 
     fn judge(mut self, check: &mut Check) {
-        if self.by_hand {
-            check.not_judged("sagas that an operator moved by hand", 1);
-            return;
-        }
         if self.unknown {
             check.not_judged("sagas of a version that this program does not know", 1);
             return;
@@ -113,7 +112,11 @@ impl History {
         let is_ended = ["completed", "compensated", "abandoned"].contains(&self.status.as_str());
         let agrees = self.ended.as_deref() == is_ended.then_some(self.status.as_str());
         self.must(agrees, || "the log ends otherwise than the instance".to_owned());
-        if let Some(wrong) = self.wrong {
+        if self.by_hand {
+            check.not_judged("the order of steps of sagas that an operator moved by hand", 1);
+            self.wrong = None;
+        }
+        if let Some(wrong) = self.forbidden.or(self.wrong) {
             check.violation(format!("{} {} ({}): {wrong}", self.saga, self.key, self.status));
         }
     }
@@ -122,6 +125,13 @@ impl History {
     fn must(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds && self.wrong.is_none() {
             self.wrong = Some(what());
+        }
+    }
+
+    /// The same for what holds after an operator's hand too.
+    fn must_always(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds && self.forbidden.is_none() {
+            self.forbidden = Some(what());
         }
     }
 
@@ -141,7 +151,7 @@ impl History {
         self.must(idle, || format!("what is ignored does nothing: {entry}"));
         for did in did {
             let open = self.ended.is_none();
-            self.must(open, || format!("nothing follows the end: {entry}"));
+            self.must_always(open, || format!("nothing follows the end: {entry}"));
             self.follow(did, entry);
         }
     }
@@ -189,7 +199,7 @@ impl History {
         self.must(counted, || format!("attempts count up: {entry}"));
         if back {
             let may = !self.past_pivot;
-            self.must(may, || format!("no way back after the pivot: {entry}"));
+            self.must_always(may, || format!("no way back after the pivot: {entry}"));
             self.turned = true;
             let in_order = !first || self.taken_back.is_none_or(|last| place < last);
             self.must(in_order, || format!("backward in order, each step once: {entry}"));
@@ -231,6 +241,7 @@ mod tests {
         let end = |status: &str| json!({"input": {}, "did": [{"finished": {}}], "status": status});
         let by_hand =
             json!({"input": {"operator": "skip"}, "did": [{"finished": {}}], "status": "completed"});
+        let retried = json!({"input": {"operator": "retry"}, "did": [sent("capture-payment", "act", 2)]});
         for (violations, status, entries) in [
             (0, "running", vec![&start]),
             (0, "completed", vec![&start, &pivot, &end("completed")]),
@@ -243,6 +254,8 @@ mod tests {
             (1, "completed", vec![&start, &back, &end("completed")]),
             (1, "running", vec![&start, &pivot, &end("completed")]),
             (1, "completed", vec![&start]),
+            (1, "completed", vec![&start, &pivot, &retried, &back, &end("completed")]),
+            (1, "completed", vec![&start, &pivot, &by_hand, &retried]),
         ] {
             assert_eq!(found(status, &entries).violations, violations, "{entries:?}");
         }
