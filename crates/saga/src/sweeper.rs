@@ -96,7 +96,8 @@ where
     let mut left = true;
     while !shutdown.is_requested() {
         let within = (!left && !sweeps.is_multiple_of(SWEEPS_PER_WHOLE)).then_some(RECENT);
-        let swept = round(sweep_or_singly(&pool, runner, topic_prefix, apply, within)).await;
+        let sweep = sweep_or_singly(&pool, runner, topic_prefix, apply, within);
+        let swept = round(failpoints::within("sweep", sweep)).await;
         // Also when nothing fired: those that wait for the relay are pushed on, and others stand behind them.
         left = swept.as_ref().map_or(true, |swept| swept.looked_at >= SWEEP_INSTANCES_MAX as usize);
         let pause = match swept {

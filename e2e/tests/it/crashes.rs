@@ -16,13 +16,16 @@ use crate::load::{self, Load};
 use crate::shop::Shop;
 use crate::system::{READY_TIMEOUT, Service, System};
 
-/// A batch of replies: `begin`, inbox, sagas loaded, saved with their log, orders locked, saved, outbox, `commit`,
-/// offsets. Each place lies between two of them; the second time it is come to, so that a batch has gone well before.
-const BATCH: [&str; 8] = [
+/// A batch of prices and replies: `begin`, inbox, prices recorded, sagas loaded, saved with their log, orders locked, second
+/// sagas started, orders saved, outbox, `commit`, offsets. Each place lies between two of them; where a batch often comes to, the
+/// second time, so that one has gone well before.
+const BATCH: [&str; 10] = [
     "batch_taken:2",
+    "prices_recorded",
     "saga_loaded:2",
     "saga_saved:2",
     "orders_locked:2",
+    "saga_started",
     "orders_saved:2",
     "batch_handled:2",
     "batch_said:2",
@@ -32,8 +35,16 @@ const BATCH: [&str; 8] = [
 const CRASHES_AT_ONCE: usize = 4;
 /// The same of a participant's batch, whose handler has statements of its own.
 const PARTICIPANT: [&str; 4] = ["batch_taken:2", "batch_handled:2", "batch_said:2", "batch_committed:2"];
-/// A sweep of deadlines: taken, sagas loaded and saved (as above), orders likewise, outbox, `commit`.
-const SWEEP: [&str; 4] = ["deadlines_taken", "deadlines_applied", "deadlines_said", "deadlines_committed"];
+/// A sweep of deadlines: taken, sagas loaded, saved with their log, outbox, `commit`. No deadline ends a saga or passes the
+/// pivot by itself, so that no order is locked.
+const SWEEP: [&str; 6] = [
+    "deadlines_taken",
+    "sweep/saga_loaded",
+    "sweep/saga_saved",
+    "deadlines_applied",
+    "deadlines_said",
+    "deadlines_committed",
+];
 /// A cancel of a confirmed order: saga loaded, its log saved, order locked, saved, second saga started, outbox, `commit`.
 const CANCEL: [&str; 6] =
     ["saga_loaded", "saga_saved", "orders_locked", "orders_saved", "saga_started", "cancel_said"];
@@ -71,11 +82,25 @@ const SLOW_PAUSE: Duration = Duration::from_secs(1);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn orders_may_die_between_any_two_statements_of_a_batch_of_replies() {
     let system = System::start("e2e_crash_batch").await;
-    load::stock_up(&Shop::new(&system)).await;
+    let shop = Shop::new(&system);
+    load::stock_up(&shop).await;
     let load = Load::start(&system, load::seed());
-    for places in BATCH.chunks(CRASHES_AT_ONCE) {
-        crash_at(&system, Service::Orders, places).await;
-    }
+    let crashed = AtomicBool::new(false);
+    let crashes = async {
+        for places in BATCH.chunks(CRASHES_AT_ONCE) {
+            crash_at(&system, Service::Orders, places).await;
+        }
+        crashed.store(true, Ordering::Relaxed);
+    };
+    let prices = async {
+        for number in 0.. {
+            if crashed.load(Ordering::Relaxed) {
+                break;
+            }
+            shop.product(&format!("novelty-{number}"), 100, 0).await;
+        }
+    };
+    tokio::join!(crashes, prices);
     invariants::hold(&system, &load.stop().await).await;
 }
 
@@ -113,6 +138,22 @@ async fn participants_may_die_before_inside_and_after_the_commit_of_a_batch() {
         crash_at(&system, Service::Inventory, &PARTICIPANT),
         crash_at(&system, Service::Payments, &PARTICIPANT)
     );
+    invariants::hold(&system, &load.stop().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_may_die_while_its_commit_is_under_way() {
+    let mut system = System::start("e2e_crash_commit").await;
+    load::stock_up(&Shop::new(&system)).await;
+    for database in system.databases() {
+        sqlx::raw_sql(COMMIT_GATE).execute(&database.pool).await.unwrap();
+    }
+    let load = Load::start(&system, load::seed());
+    for service in Service::ALL {
+        for ends in [CommitEnds::WithoutClient, CommitEnds::RolledBack] {
+            dies_in_its_commit(&mut system, service, ends).await;
+        }
+    }
     invariants::hold(&system, &load.stop().await).await;
 }
 
@@ -231,6 +272,48 @@ async fn dies_unanswered(
         member.output()
     );
     println!("orders killed at {place}");
+}
+
+/// Commits of transactions that have taken messages wait while there is a row in the gate.
+const COMMIT_GATE: &str = "create table commit_gate (closed bool);
+    create function wait_at_commit() returns trigger language plpgsql as $$ begin
+        while exists (select from commit_gate) loop perform pg_sleep(0.02); end loop;
+        return null;
+    end $$;
+    create constraint trigger wait_at_commit after insert on inbox deferrable initially deferred
+        for each row execute function wait_at_commit()";
+
+/// What becomes of a COMMIT whose client is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CommitEnds {
+    /// It goes on before the server looks for the client.
+    WithoutClient,
+    /// The server has looked.
+    RolledBack,
+}
+
+/// Kills the service while the server is at the COMMIT of one of its batches, and starts it again.
+async fn dies_in_its_commit(system: &mut System, service: Service, ends: CommitEnds) {
+    let pool = system.database(service).pool.clone();
+    sqlx::query("insert into commit_gate values (true)").execute(&pool).await.unwrap();
+    let under_way = "select pid from pg_stat_activity
+                     where datname = current_database() and query ilike 'commit' and wait_event = 'PgSleep'";
+    let backend: i32 = eventually_named("a COMMIT under way", CRASH_TIMEOUT, async || {
+        sqlx::query_scalar(under_way).fetch_optional(&pool).await.unwrap()
+    })
+    .await;
+    system.process(service).kill9().await;
+    if ends == CommitEnds::RolledBack {
+        eventually_named("its backend to end", CRASH_TIMEOUT, async || {
+            let lives = "select exists (select from pg_stat_activity where pid = $1)";
+            let lives: bool = sqlx::query_scalar(lives).bind(backend).fetch_one(&pool).await.unwrap();
+            (!lives).then_some(())
+        })
+        .await;
+    }
+    sqlx::query("delete from commit_gate").execute(&pool).await.unwrap();
+    System::restart(system.process(service)).await;
+    println!("{} killed in its commit ({ends:?})", service.name());
 }
 
 /// One more member of the group for each place, all at once; each dies there, and what it held goes to those who live.

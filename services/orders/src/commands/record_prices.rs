@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
+use waybill_runtime::failpoints;
 
 use crate::domain::pricing::PriceNotice;
 use crate::store;
@@ -23,5 +24,9 @@ pub async fn record_prices(
         }
     }
     let newest: Vec<_> = newest.into_values().collect();
-    store::catalogue::prices_record(conn, &newest).await
+    store::catalogue::prices_record(conn, &newest).await?;
+    if !newest.is_empty() {
+        failpoints::reach("prices_recorded");
+    }
+    Ok(())
 }
