@@ -13,6 +13,7 @@
 //! | [`decide`] | what becomes of a record and its key; pure, explored exhaustively by a test |
 //! | [`brake`] | when most of the last keys fail alike, the consumer pauses; pure |
 //! | [`headers`] | what a retried record tells of itself, as text |
+//! | [`header_changes`] | other headers for a replay, as an operator wishes |
 //! | `clock` | the database's clock, by which heads are due |
 //! | [`RetryProcessor`] | the handler of the consumer that reads the retry topics |
 //! | [`Drainer`] | held messages of keys whose head is done |
@@ -25,6 +26,7 @@ pub mod brake;
 pub(crate) mod clock;
 pub mod decide;
 mod drain;
+pub mod header_changes;
 pub mod headers;
 mod heads;
 pub mod key_state;

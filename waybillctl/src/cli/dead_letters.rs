@@ -216,9 +216,16 @@ pub(crate) struct Edit {
     /// Take the new value from this JSON file (- is standard input) instead of opening $EDITOR
     #[arg(long, value_name = "FILE", conflicts_with_all = ["transform", "remove"])]
     pub(crate) value: Option<PathBuf>,
-    /// Take the patch away again: the original value counts
+    /// Take the patch away again: the original value and headers count
     #[arg(long, conflicts_with = "transform")]
     pub(crate) remove: bool,
+    /// Have a replay send this text header, in place of every one of its name; may be given several times
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
+    #[arg(conflicts_with_all = ["transform", "value", "remove"])]
+    pub(crate) headers: Vec<(String, String)>,
+    /// Have a replay leave out every header of this name; may be given several times
+    #[arg(long = "without-header", value_name = "NAME", conflicts_with_all = ["transform", "value", "remove"])]
+    pub(crate) without_headers: Vec<String>,
     /// Change all that fit the filter: a JSON Patch (RFC 6902, *.json) or a jq program (*.jq) over the value
     #[arg(long, value_name = "FILE")]
     pub(crate) transform: Option<PathBuf>,
@@ -228,6 +235,11 @@ pub(crate) struct Edit {
     pub(crate) change: Change,
     #[command(flatten)]
     pub(crate) asking: Asking,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,7 @@
 //! What the operator API answers, as far as this program looks into it. Times are kept as they came.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -90,11 +92,15 @@ pub(crate) struct Header {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Patch {
-    pub(crate) payload_base64: String,
+    pub(crate) payload_base64: Option<String>,
+    pub(crate) headers: Option<HeaderChanges>,
     pub(crate) edited_by: String,
     pub(crate) edited_at: String,
     pub(crate) reason: String,
 }
+
+/// A text is set, null takes the header away.
+pub(crate) type HeaderChanges = BTreeMap<String, Option<String>>;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct ReplayOfLetter {

@@ -55,6 +55,41 @@ fn order_placed(payload_base64: &Value) -> OrderPlaced {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn headers_are_edited_beside_what_was_changed_before() {
+    let doubles = Doubles::serve().await;
+    let mut letter = detail(LETTER);
+    letter["patch"] = json!({"payload_base64": "MA==", "headers": {"x": "1", "y": null}, "edited_by": "ana",
+        "edited_at": "2026-05-04T12:00:00Z", "reason": "typo"});
+    doubles.orders.says(&format!("GET /dead-letters/{LETTER}"), letter);
+    doubles.orders.says(&format!("POST /dead-letters/{LETTER}/edit"), detail(LETTER));
+    let shown = doubles.ctl(&["dead-letters", "show", LETTER]);
+    assert!(
+        text(&shown.stdout).contains("typo\n  header x: 1\n  without header y\n"),
+        "{}",
+        text(&shown.stdout)
+    );
+    let edit = |more: &[&str]| doubles.ctl(&[&["dead-letters", "edit", LETTER], more].concat());
+    let wanted = ["--header", "y=a=b", "--header", "z=3", "--without-header", "ce_causationid"];
+    let run = edit(&wanted);
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    let plan = "  without header ce_causationid\n  header x: 1\n  header y: a=b\n  header z: 3\n";
+    assert!(text(&run.stdout).contains(plan), "{}", text(&run.stdout));
+    let path = format!("/dead-letters/{LETTER}/edit");
+    assert!(doubles.orders.posted(&path).is_empty(), "a plan changes nothing");
+    let run = edit(&[&wanted[..], &["--apply", "--reason", "a foreign producer"]].concat());
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    let expected = json!({"payload_base64": "MA==", "headers": {"ce_causationid": null, "x": "1", "y": "a=b", "z": "3"},
+        "expect_edited_at": "2026-05-04T12:00:00Z", "reason": "a foreign producer"});
+    assert_eq!(doubles.orders.posted(&path), [expected]);
+    assert!(text(&edit(&["--header", "x=1"]).stdout).contains("nothing is changed"));
+    for wrong in
+        [&["--header", "x"][..], &["--header", "x=1", "--value", "f"], &["--header", "x=1", "--remove"]]
+    {
+        assert_eq!(edit(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_value_is_edited_from_a_file() {
     let doubles = doubles().await;
     let mut value = value(&doubles);

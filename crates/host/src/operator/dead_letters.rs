@@ -10,9 +10,11 @@ use waybill_http::detached::run_to_end;
 use waybill_http::json::Json;
 use waybill_http::openapi::{ReadRefusals, WriteRefusals};
 use waybill_http::params::Path;
+use waybill_messaging::headers::CE_TYPE;
 use waybill_outbox::operate::dead_letters::{self, DeadLetter, DeadLetterDetail, Edit, FailureGroup, Plan};
 use waybill_outbox::operate::dry_run::{DRY_RUN_DEFAULT, Tried};
 use waybill_outbox::operate::{Filter, Page};
+use waybill_outbox::retry::header_changes::HeaderChanges;
 
 use super::access::Operator;
 use super::bodies::{self, Selected};
@@ -110,14 +112,17 @@ pub(super) async fn dry_run(
     .await
 }
 
-/// Another payload for one letter.
+/// Another payload, or other headers, for one letter.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EditBody {
-    /// The whole framed value; null takes the patch away.
+    /// The whole framed value; null: the original's.
     #[serde(deserialize_with = "bodies::present")]
     #[schema(required)]
     payload_base64: Option<String>,
+    /// Headers in place of the original's: a text is set, null takes the header away; all changes together, `{}` for none.
+    /// Left out: those there are stay.
+    headers: Option<HeaderChanges>,
     /// `edited_at` of the patch that was seen, null when there was none: another one now is a 409. Left out: whatever
     /// there is.
     #[serde(default, deserialize_with = "bodies::given")]
@@ -127,7 +132,9 @@ pub(super) struct EditBody {
     reason: String,
 }
 
-/// Puts a payload beside an open letter's original, for replays and dry runs. The original is never changed.
+/// Puts a payload, or changes of headers, beside an open letter's original, for replays and dry runs. The original is never
+/// changed. Headers that the protocol owns are refused: `ce_id`, `ce_subject`, `traceparent`, and all that begin with
+/// `retry_`, `replay_` or `dlq_`.
 ///
 /// 422 `unreadable` when the letter's group could not read it; 409 `edited_meanwhile` when the patch is not the expected
 /// one.
@@ -143,7 +150,7 @@ pub(super) async fn edit(
 ) -> Result<Json<DeadLetterDetail>, ApiError> {
     let change = operator.wishes(&body.reason)?;
     let payload = body.payload_base64.map(|base64| bodies::bytes("payload_base64", &base64)).transpose()?;
-    let edit = Edit { id, payload, expect_edited_at: body.expect_edited_at };
+    let edit = Edit { id, payload, headers: body.headers, expect_edited_at: body.expect_edited_at };
     run_to_end(async move {
         readable(&operated, std::slice::from_ref(&edit)).await?;
         dead_letters::edit(&operated.pool, edit, &change).await.map(Json).map_err(refused)
@@ -157,9 +164,9 @@ pub(super) async fn readable(operated: &Operated, edits: &[Edit]) -> Result<(), 
     let ids: Vec<Uuid> = edits.iter().map(|edit| edit.id).collect();
     let kinds = dead_letters::kinds(&operated.pool, &ids).await.map_err(refused)?;
     for edit in edits {
-        let (Some(payload), Some((group, Some(kind)))) = (&edit.payload, kinds.get(&edit.id)) else {
-            continue;
-        };
+        let other_kind = edit.headers.as_ref().and_then(|headers| headers.get(CE_TYPE)?.as_ref());
+        let Some((payload, (group, kind))) = edit.payload.as_ref().zip(kinds.get(&edit.id)) else { continue };
+        let Some(kind) = other_kind.or(kind.as_ref()) else { continue };
         if group != operated.dry_run.group() {
             continue;
         }

@@ -60,7 +60,7 @@ pub(super) struct EditManyBody {
 pub(super) struct EditItem {
     /// The letter.
     id: Uuid,
-    /// The whole framed value; null takes the patch away.
+    /// The whole framed value; null: the original's. Changes of headers stay.
     #[serde(deserialize_with = "bodies::present")]
     #[schema(required)]
     payload_base64: Option<String>,
@@ -91,7 +91,7 @@ pub(super) async fn edit_many(
     let edits = body.items.into_iter().enumerate().map(|(place, item)| {
         let path = format!("items[{place}].payload_base64");
         let payload = item.payload_base64.map(|base64| bodies::bytes(&path, &base64)).transpose()?;
-        Ok(Edit { id: item.id, payload, expect_edited_at: item.expect_edited_at })
+        Ok(Edit { id: item.id, payload, headers: None, expect_edited_at: item.expect_edited_at })
     });
     let edits = edits.collect::<Result<Vec<_>, ApiError>>()?;
     run_to_end(async move {

@@ -190,6 +190,36 @@ async fn one_dry_run_at_a_time_leaves_the_consumers_their_connections() {
 }
 
 #[tokio::test]
+async fn headers_are_edited_beside_the_original_but_for_those_of_the_protocol() {
+    let desk = desk("host_headers").await;
+    let id = desk.items("/dead-letters?key=a").await[0]["id"].as_str().unwrap().to_owned();
+    let path = format!("/dead-letters/{id}/edit");
+    let edit = async |headers: Value| {
+        desk.post(&path, json!({"payload_base64": null, "headers": headers, "reason": "INC-7"})).await
+    };
+    let (status, letter) = edit(json!({"ce_type": "ThingSaid", "content-type": null})).await;
+    assert_eq!((status, &letter["patch"]["payload_base64"]), (200, &Value::Null), "{letter}");
+    assert_eq!(letter["patch"]["headers"], json!({"ce_type": "ThingSaid", "content-type": null}));
+    for (wrong, why) in [
+        (json!({"ce_id": null}), "ce_id can not be changed: by its id a message is handled once"),
+        (json!({"retry_hop": "7"}), "retry_hop can not be changed"),
+        (json!({"ce_sequence": "one"}), "header ce_sequence is \"one\""),
+    ] {
+        let (status, refused) = edit(wrong).await;
+        assert_eq!((status, &refused["error"]["details"][0]["path"]), (400, &json!("headers")), "{refused}");
+        assert!(refused["error"]["message"].as_str().unwrap().contains(why), "{refused}");
+    }
+    // A payload is read as what the headers say it is; this group is interested in any type.
+    let unreadable = json!({"payload_base64": BASE64.encode("unreadable"), "headers": {"ce_type": "Other"}, "reason": "r"});
+    let (status, refused) = desk.post(&path, unreadable).await;
+    assert_eq!((status, &refused["error"]["code"]), (422, &json!("unreadable")));
+    assert!(refused["error"]["message"].as_str().unwrap().contains("could not read this Other"), "{refused}");
+    let (_, letter) = edit(json!({})).await;
+    assert_eq!(letter["patch"], Value::Null, "{letter}");
+    assert_eq!(desk.items("/audit").await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_discard_counts_first_and_lets_the_key_go_on() {
     let desk = desk("host_discard").await;
     let discard = |expect| json!({"filter": {"key": "a"}, "reason": "a test message", "expect": expect});

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::retry::header_changes::HeaderChanges;
+
 pub use self::change::{EDITS_MAX, Edit, discard, edit, edit_many};
 pub use self::look::{failure_groups, list, show};
 pub use self::plan::plan;
@@ -60,7 +62,7 @@ pub struct DeadLetter {
     pub trace_id: Option<String>,
     /// Which appearance of the message it is; 0 is the main topic's.
     pub hop: i16,
-    /// Whether a replay would send another payload.
+    /// Whether a replay would send another payload, or other headers.
     pub patched: bool,
     /// Size of the original payload; `None` for a tombstone.
     pub payload_bytes: Option<i32>,
@@ -105,7 +107,7 @@ pub struct LetterValue {
     pub state: String,
     /// `ce_type`, when it could be read.
     pub kind: Option<String>,
-    /// Whether it is a patch, not the original.
+    /// Whether it is a patch's, not the original.
     pub patched: bool,
     /// When the patch was made; what `expect_edited_at` of an edit is compared with.
     pub edited_at: Option<DateTime<Utc>>,
@@ -113,11 +115,13 @@ pub struct LetterValue {
     pub payload_base64: Option<String>,
 }
 
-/// A payload beside the original.
+/// What stands beside the original: a payload, headers or both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Patch {
-    /// The whole framed value.
-    pub payload_base64: String,
+    /// The whole framed value; `None`: the original's.
+    pub payload_base64: Option<String>,
+    /// Headers that are set, and, with null, taken away.
+    pub headers: Option<HeaderChanges>,
     /// Who wrote it.
     pub edited_by: String,
     /// When.
@@ -177,7 +181,7 @@ pub struct Plan {
     pub by_failure_group: Vec<FailureGroupCount>,
     /// By key, the largest 100.
     pub by_key: Vec<KeyCount>,
-    /// Letters without a usable key or readable headers, or too large to be sent: discard them, or patch the large.
+    /// Letters without a usable key or readable headers, or too large to be sent: discard them, or edit payload or headers.
     pub can_not_travel: i64,
     /// The earliest last failure.
     pub oldest: Option<DateTime<Utc>>,

@@ -5,12 +5,14 @@ use std::time::Duration;
 use chrono::Utc;
 use serde_json::Value;
 use sqlx::PgConnection;
+use sqlx::types::Json;
 use uuid::Uuid;
 use waybill_messaging::headers::TRACEPARENT;
 use waybill_messaging::record::Record;
 use waybill_telemetry::trace::TraceContext;
 
 use super::decide::{self, ATTEMPTS_AT_REPLAY, Goes, Refusal};
+use super::header_changes::{self, HeaderChanges};
 use super::headers::{self, Travel};
 use super::key_state::KeyState;
 use super::policy::{Policy, main_topic, retry_topic};
@@ -45,7 +47,9 @@ pub enum OperateError {
     #[error("dead letter {0} has no usable key or is too large to be sent again; discard it")]
     CanNotTravel(Uuid),
     /// It is no message: its headers can not be read, so it would fail again, and block a key it does not belong to.
-    #[error("dead letter {0} has headers that can not be read, and would fail again; discard it")]
+    #[error(
+        "dead letter {0} has headers that can not be read, and would fail again; edit its headers or discard it"
+    )]
     Unreadable(Uuid),
     /// It came from a topic that the group does not read (any more).
     #[error("dead letter {id} would have to go to {topic}, which is no retry topic of its group; discard it")]
@@ -86,7 +90,7 @@ impl Letter {
 
 /// Sends an open dead letter to its group's first retry topic, due at once, as the next appearance of its message: only
 /// that group sees it. Its key is retrying until the verdict. The letter is *replaying*, then resolved, or open again.
-/// A patch is sent instead of the original payload. Returns the number of the appearance.
+/// A patch is sent instead of the original payload and headers. Returns the number of the appearance.
 ///
 /// # Errors
 /// [`OperateError`]; of those but the database's, nothing is written.
@@ -115,10 +119,10 @@ pub(crate) async fn send_in_tx(
     if !policy.has_topic(&name) {
         return Err(OperateError::NoTopic { id, topic: name });
     }
+    patch_apply(conn, id, &mut letter.record).await?;
     if waybill_messaging::headers::decode(&letter.record).is_err() {
         return Err(OperateError::Unreadable(id));
     }
-    patch_apply(conn, id, &mut letter.record).await?;
     story_begin(&mut letter.record, operation);
     let key = usable_key(&letter.record).ok_or(OperateError::CanNotTravel(id))?.to_vec();
     if !headers::can_travel(&letter.record, &topic) {
@@ -159,22 +163,26 @@ pub(crate) async fn send_in_tx(
     Ok(hop)
 }
 
-/// Puts the payload of a letter's patch, when it has one, into its record; tells whether it did.
+/// Puts a letter's patch, when it has one, into its record: payload, headers or both; tells whether it did.
 pub(crate) async fn patch_apply(
     conn: &mut PgConnection,
     id: Uuid,
     record: &mut Record,
 ) -> Result<bool, sqlx::Error> {
-    let patch: Option<Vec<u8>> =
-        sqlx::query_scalar("select payload from dead_letter_patches where dead_letter_id = $1")
+    type Patch = (Option<Vec<u8>>, Option<Json<HeaderChanges>>);
+    let patch: Option<Patch> =
+        sqlx::query_as("select payload, headers from dead_letter_patches where dead_letter_id = $1")
             .bind(id)
             .fetch_optional(conn)
             .await?;
-    let patched = patch.is_some();
-    if let Some(payload) = patch {
+    let Some((payload, changes)) = patch else { return Ok(false) };
+    if let Some(payload) = payload {
         record.payload = Some(payload.into());
     }
-    Ok(patched)
+    if let Some(Json(changes)) = changes {
+        header_changes::apply(&changes, record);
+    }
+    Ok(true)
 }
 
 /// A fresh trace, linked to the one the message came with, and the operation's id: a replay is a story of its own.

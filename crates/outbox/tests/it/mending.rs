@@ -8,6 +8,7 @@ use waybill_messaging::record::Record;
 use waybill_outbox::append::CARRIED_PAYLOAD_BYTES_MAX;
 use waybill_outbox::inbox::InboxProcessor;
 use waybill_outbox::operate::dead_letters::{self, DeadLetterDetail, Edit};
+use waybill_outbox::operate::dry_run::Outcome;
 use waybill_outbox::operate::{Filter, PageRequest};
 use waybill_outbox::republish::{self, Selection};
 use waybill_outbox::retry::operate::{self, OperateError, REPLAY_OF_TRACEPARENT};
@@ -118,6 +119,71 @@ async fn a_letter_of_a_mebibyte_is_mirrored_and_replayed_whole() {
     let patch = |bytes| Edit { id, payload: Some(vec![1; bytes]), ..Edit::default() };
     dead_letters::edit(pool, patch(CARRIED_PAYLOAD_BYTES_MAX), &change()).await.unwrap();
     dead_letters::edit(pool, patch(CARRIED_PAYLOAD_BYTES_MAX + 1), &change()).await.unwrap_err();
+}
+
+fn changed(id: Uuid, headers: &[(&str, Option<&str>)]) -> Edit {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned)));
+    Edit { id, headers: Some(headers.collect()), ..Edit::default() }
+}
+
+#[tokio::test]
+async fn a_letter_whose_headers_could_not_be_read_is_mended_and_replayed_with_others() {
+    let database = ledger::database("mending_headers").await;
+    let pool = &database.pool;
+    let policy = flaky::policy(Poisoned::Block);
+    let group = Flaky::default().processor(pool, PREFIX, &policy);
+    let mut record = ledger::record(&ledger::envelope("a", 1), 1, b"0");
+    record.headers.retain(|(name, _)| name != "ce_type");
+    record.headers.push(("too-much".to_owned(), b"x".to_vec()));
+    group.handle(&Batch { records: vec![record] }).await.unwrap();
+    let original = only_letter(pool).await;
+    let id = original.letter.id;
+    let edit = async |edit| dead_letters::edit(pool, edit, &change()).await;
+
+    let error = edit(changed(id, &[("too-much", None)])).await.unwrap_err();
+    assert!(
+        error.to_string().contains("header ce_type is missing"),
+        "as they are nobody can read them: {error}"
+    );
+    let error = edit(changed(id, &[("ce_id", Some("x"))])).await.unwrap_err();
+    assert!(error.to_string().contains("ce_id can not be changed"), "{error}");
+    let wanted = [("ce_type", Some("Noted")), ("too-much", None)];
+    let edited = edit(changed(id, &wanted)).await.unwrap();
+    let patch = edited.patch.unwrap();
+    assert_eq!((patch.payload_base64, patch.headers.unwrap().len()), (None, 2));
+    assert_eq!((edited.headers, edited.letter.patched), (original.headers, true), "the original stays");
+    let plan = dead_letters::plan(pool, &Filter::default()).await.unwrap();
+    assert_eq!((plan.total, plan.can_not_travel), (1, 0));
+    let value = &dead_letters::values(pool, &[id]).await.unwrap()[0];
+    assert_eq!((value.payload_base64.as_deref(), value.patched), (Some("MA=="), false));
+
+    // Another payload leaves the headers as they are to be, and the other way round.
+    edit(Edit { id, payload: Some(b"reject".to_vec()), ..Edit::default() }).await.unwrap();
+    let patch = only_letter(pool).await.patch.unwrap();
+    assert_eq!((patch.payload_base64.is_some(), patch.headers.unwrap().len()), (true, 2));
+    edit(Edit { id, ..Edit::default() }).await.unwrap();
+    let tried = group.dry_run().run(&Filter::default(), 1).await.unwrap();
+    assert_eq!((tried[0].outcome, tried[0].patched), (Outcome::Done, true), "{:?}", tried[0].why);
+
+    assert_eq!(replay(pool, &policy, id).await.unwrap(), 1);
+    let head = sent(pool, ".retry.1").await.pop().unwrap();
+    assert_eq!((head.header("ce_type"), head.header("too-much")), (Some("Noted"), None));
+    run_last_head(&group, pool).await;
+    assert_eq!(only_letter(pool).await.letter.state, "resolved");
+    assert_eq!(notes(pool).await, [("a".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn changes_of_headers_are_taken_away_with_the_patch() {
+    let database = ledger::database("mending_headers_gone").await;
+    let pool = &database.pool;
+    let group = Flaky::default().processor(pool, PREFIX, &flaky::policy(Poisoned::Block));
+    group.handle(&batch(&[("a", "reject")])).await.unwrap();
+    let id = only_letter(pool).await.letter.id;
+    let edit = async |edit| dead_letters::edit(pool, edit, &change()).await.unwrap();
+    edit(Edit { payload: Some(b"0".to_vec()), ..changed(id, &[("x", Some("1"))]) }).await;
+    let patch = edit(changed(id, &[])).await.patch;
+    assert_eq!(patch, None, "neither a payload nor headers are left");
 }
 
 #[tokio::test]

@@ -23,13 +23,7 @@ const VALUE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub(super) async fn run(options: Edit) -> anyhow::Result<Exit> {
     let id = options.id.as_deref().context("name a dead letter, or give --transform and a filter")?;
     let services = Services::new(&options.asking.services)?;
-    let found = services.find(&["dead-letters", id], &format!("dead letter {id}")).await?;
-    let detail: DeadLetterDetail = found.view()?;
-    ensure!(
-        detail.letter.state == "open",
-        "dead letter {id} is {}: only open ones can be edited",
-        detail.letter.state
-    );
+    let (found, detail) = open_letter(&services, id).await?;
     // Another operator's edit meanwhile is not written over.
     let seen = detail.patch.as_ref().map(|patch| patch.edited_at.as_str());
     if options.remove && seen.is_none() {
@@ -37,7 +31,8 @@ pub(super) async fn run(options: Edit) -> anyhow::Result<Exit> {
     }
     if options.remove {
         let plan = format!("would take the patch of {id} away");
-        return save(&found, &options, (Value::Null, seen), &plan).await;
+        let body = json!({ "payload_base64": null, "headers": {}, "expect_edited_at": seen });
+        return save(&found, &options, body, &plan).await;
     }
     let schemas = contract::schemas()?;
     let before = value::current(&detail)?;
@@ -66,7 +61,8 @@ pub(super) async fn run(options: Edit) -> anyhow::Result<Exit> {
         return unchanged(&options);
     }
     let plan = format!("would change {id}:\n  {}", changes.join("\n  "));
-    let saved = save(&found, &options, (json!(base64(&frame)), seen), &plan).await;
+    let body = json!({ "payload_base64": base64(&frame), "expect_edited_at": seen });
+    let saved = save(&found, &options, body, &plan).await;
     match draft {
         Some(path) if options.change.apply && saved.is_ok() => remove(path),
         Some(path) => {
@@ -90,11 +86,23 @@ fn remove(draft: &Path) {
     }
 }
 
-/// `payload` instead of the patch that was `seen`.
-async fn save(
+/// The dead letter, which can only be edited while it is open.
+pub(super) async fn open_letter<'a>(
+    services: &'a Services,
+    id: &str,
+) -> anyhow::Result<(Found<'a>, DeadLetterDetail)> {
+    let found = services.find(&["dead-letters", id], &format!("dead letter {id}")).await?;
+    let detail: DeadLetterDetail = found.view()?;
+    let state = &detail.letter.state;
+    ensure!(state == "open", "dead letter {id} is {state}: only open ones can be edited");
+    Ok((found, detail))
+}
+
+/// Posts the edit when it is to be applied, else tells the plan.
+pub(super) async fn save(
     found: &Found<'_>,
     options: &Edit,
-    (payload, seen): (Value, Option<&str>),
+    mut body: Value,
     plan: &str,
 ) -> anyhow::Result<Exit> {
     let id = options.id.as_deref().unwrap_or_default();
@@ -104,8 +112,7 @@ async fn save(
         })?;
         return Ok(Exit::Done);
     }
-    let body =
-        json!({ "payload_base64": payload, "expect_edited_at": seen, "reason": options.change.reason });
+    body["reason"] = json!(options.change.reason);
     let after: Value = found.service.post(&["dead-letters", id, "edit"], &body).await?;
     output::one(
         options.asking.form,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::value;
+use super::{edit_headers, value};
 use crate::cli::{Asking, Filter, Page};
 use crate::contract::{self, ShownValue};
 use crate::exit::Exit;
@@ -85,7 +85,8 @@ pub(super) async fn show(id: &str, asking: &Asking) -> anyhow::Result<Exit> {
     let detail: DeadLetterDetail = found.view()?;
     let schemas = contract::schemas()?;
     let original = value::shown(&schemas, detail.payload_base64.as_deref())?;
-    let patch = detail.patch.as_ref().map(|patch| value::shown(&schemas, Some(&patch.payload_base64)));
+    let patch = detail.patch.as_ref().and_then(|patch| patch.payload_base64.as_deref());
+    let patch = patch.map(|payload| value::shown(&schemas, Some(payload)));
     let patch = patch.transpose()?;
     let mut shown = found.service.named(found.value.clone());
     shown["decoded"] = json!({ "original": original, "patch": patch });
@@ -134,10 +135,15 @@ fn text(
     }
     let _ = writeln!(text, "value");
     let _ = writeln!(text, "{}", value::pretty(values.0)?);
-    if let (Some(patch), Some(value)) = (&detail.patch, values.1) {
+    if let Some(patch) = &detail.patch {
         let when = short(&patch.edited_at);
         let _ = writeln!(text, "edited by {} at {when}: {}", patch.edited_by, patch.reason);
-        let _ = writeln!(text, "{}", value::pretty(value)?);
+        if let Some(changes) = &patch.headers {
+            let _ = writeln!(text, "{}", edit_headers::lines(changes));
+        }
+        if let Some(value) = values.1 {
+            let _ = writeln!(text, "{}", value::pretty(value)?);
+        }
     }
     for replay in &detail.replays {
         let (when, outcome) = (short_or_dash(&replay.at), or_dash(&replay.outcome));

@@ -3,6 +3,7 @@
 mod discard;
 mod dry_run;
 mod edit;
+mod edit_headers;
 mod look;
 mod plan;
 mod replay;
@@ -24,6 +25,9 @@ pub(crate) async fn run(letters: DeadLetters) -> anyhow::Result<Exit> {
         DeadLettersVerb::Replay(options) => replay::run(options).await,
         DeadLettersVerb::Edit(options) => match &options.transform {
             Some(program) => transform::run(&options, program).await,
+            None if !(options.headers.is_empty() && options.without_headers.is_empty()) => {
+                edit_headers::run(options).await
+            }
             None => edit::run(options).await,
         },
         DeadLettersVerb::Discard(options) => discard::run(options).await,

@@ -32,7 +32,7 @@ fn indented(text: &str) -> String {
 
 /// What a replay would send: the patch, else the original.
 pub(super) fn current(detail: &DeadLetterDetail) -> anyhow::Result<Option<Vec<u8>>> {
-    let patched = detail.patch.as_ref().map(|patch| patch.payload_base64.as_str());
+    let patched = detail.patch.as_ref().and_then(|patch| patch.payload_base64.as_deref());
     patched.or(detail.payload_base64.as_deref()).map(from_base64).transpose()
 }
 

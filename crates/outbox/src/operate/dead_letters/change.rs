@@ -1,32 +1,37 @@
 //! Edit and discard.
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool, QueryBuilder};
 use uuid::Uuid;
 
 use super::{DeadLetterDetail, show};
 use crate::append::CARRIED_PAYLOAD_BYTES_MAX;
 use crate::operate::{Change, Filter, OperateError, audit};
+use crate::retry::header_changes::{self, HeaderChanges};
+use crate::retry::operate::letter_record;
 
 /// Most letters of one bulk edit: their payloads are in one request.
 pub const EDITS_MAX: usize = 500;
 /// Most letters that are discarded at once: one transaction, which holds the locks of their keys.
 const DISCARDS_MAX: u64 = 50_000;
 
-/// A payload for a letter.
+/// Another payload, or other headers, for a letter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Edit {
     /// The letter.
     pub id: Uuid,
-    /// The whole framed value; `None` takes the patch away.
+    /// The whole framed value; `None`: the original's.
     pub payload: Option<Vec<u8>>,
+    /// Changes of headers in place of those there are, none when it is empty; `None`: those there are stay.
+    pub headers: Option<HeaderChanges>,
     /// When the patch the caller has seen was made, `Some(None)` when there was none: another one now is a 409. `None`:
     /// whatever there is.
     pub expect_edited_at: Option<Option<DateTime<Utc>>>,
 }
 
-/// Puts a payload beside an open letter's original, or takes it away; a replay and a dry run use it. Whether its group can
-/// read it is the caller's to check (`DryRun::check`).
+/// Puts a payload, or changes of headers, beside an open letter's original, or takes them away; a replay and a dry run use
+/// them. Whether its group can read the payload is the caller's to check (`DryRun::check`).
 ///
 /// # Errors
 /// [`OperateError`]; 409 unless open.
@@ -46,26 +51,33 @@ pub async fn edit_many(pool: &PgPool, edits: &[Edit], change: &Change) -> Result
     let mut tx = pool.begin().await?;
     open_lock_in_tx(&mut tx, &ids).await?;
     seen_check_in_tx(&mut tx, edits, &ids).await?;
-    let (set, gone): (Vec<&Edit>, Vec<&Edit>) = edits.iter().partition(|edit| edit.payload.is_some());
+    let headers = headers_in_tx(&mut tx, edits, &ids).await?;
+    let all = edits.iter().zip(headers);
+    type Wanted<'a> = (&'a Edit, Option<String>);
+    let (set, gone): (Vec<Wanted<'_>>, Vec<Wanted<'_>>) =
+        all.partition(|(edit, headers)| edit.payload.is_some() || headers.is_some());
     sqlx::query(
-        "insert into dead_letter_patches (dead_letter_id, payload, edited_by, reason)
-         select p.id, p.payload, $3, $4 from unnest($1::uuid[], $2::bytea[]) as p (id, payload)
+        "insert into dead_letter_patches (dead_letter_id, payload, headers, edited_by, reason)
+         select p.id, p.payload, p.headers::json, $4, $5
+         from unnest($1::uuid[], $2::bytea[], $3::text[]) as p (id, payload, headers)
          on conflict (dead_letter_id) do update
-         set payload = excluded.payload, edited_by = excluded.edited_by, edited_at = now(), reason = excluded.reason",
+         set payload = excluded.payload, headers = excluded.headers, edited_by = excluded.edited_by, edited_at = now(),
+             reason = excluded.reason",
     )
-    .bind(set.iter().map(|edit| edit.id).collect::<Vec<_>>())
-    .bind(set.iter().map(|edit| edit.payload.clone().unwrap_or_default()).collect::<Vec<_>>())
+    .bind(set.iter().map(|(edit, _)| edit.id).collect::<Vec<_>>())
+    .bind(set.iter().map(|(edit, _)| edit.payload.clone()).collect::<Vec<_>>())
+    .bind(set.iter().map(|(_, headers)| headers.clone()).collect::<Vec<_>>())
     .bind(change.by())
     .bind(change.reason())
     .execute(&mut *tx)
     .await?;
-    let gone: Vec<Uuid> = gone.iter().map(|edit| edit.id).collect();
+    let gone: Vec<Uuid> = gone.iter().map(|(edit, _)| edit.id).collect();
     sqlx::query("delete from dead_letter_patches where dead_letter_id = any($1)")
         .bind(&gone)
         .execute(&mut *tx)
         .await?;
     let names = |ids: &mut dyn Iterator<Item = Uuid>| ids.map(|id| id.to_string()).collect::<Vec<_>>();
-    let set = names(&mut set.iter().map(|edit| edit.id));
+    let set = names(&mut set.iter().map(|(edit, _)| edit.id));
     audit::insert_many_in_tx(&mut tx, change, "dead_letters.edit", &set, "patched").await?;
     let gone = names(&mut gone.into_iter());
     audit::insert_many_in_tx(&mut tx, change, "dead_letters.edit", &gone, "patch removed").await?;
@@ -88,7 +100,40 @@ fn check(edits: &[Edit]) -> Result<(), OperateError> {
         let why = format!("the payload for {} has more than {CARRIED_PAYLOAD_BYTES_MAX} bytes", edit.id);
         return Err(OperateError::invalid("payload_base64", why));
     }
-    Ok(())
+    let mut changes = edits.iter().filter_map(|edit| edit.headers.as_ref());
+    changes.try_for_each(header_changes::check).map_err(|why| OperateError::invalid("headers", why))
+}
+
+/// Each letter's changes of headers as they are to be, as JSON; `None`: none. A letter whose headers could not be read with
+/// them is refused.
+async fn headers_in_tx(
+    conn: &mut PgConnection,
+    edits: &[Edit],
+    ids: &[Uuid],
+) -> Result<Vec<Option<String>>, OperateError> {
+    let there: Vec<(Uuid, Json<HeaderChanges>)> = sqlx::query_as(
+        "select dead_letter_id, headers from dead_letter_patches
+         where dead_letter_id = any($1) and headers is not null",
+    )
+    .bind(ids)
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut wanted = Vec::with_capacity(edits.len());
+    for Edit { id, headers, .. } in edits {
+        let there = there.iter().find(|(of, _)| of == id).map(|(_, Json(changes))| changes);
+        let changes = headers.as_ref().or(there).filter(|changes| !changes.is_empty());
+        if headers.is_some()
+            && let Some(changes) = changes
+        {
+            let mut record = letter_record(conn, *id).await?;
+            header_changes::apply(changes, &mut record);
+            waybill_messaging::headers::decode(&record).map_err(|error| {
+                OperateError::invalid("headers", format!("with these {id} could not be read: {error}"))
+            })?;
+        }
+        wanted.push(changes.and_then(|changes| serde_json::to_string(changes).ok()));
+    }
+    Ok(wanted)
 }
 
 /// Locks these letters, all of them there and open.

@@ -4,11 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use sqlx::types::Json;
 use sqlx::{PgPool, QueryBuilder};
 use uuid::Uuid;
 
 use super::{DeadLetter, DeadLetterDetail, FailureGroup, GivenUp, Patch, ReplayOfLetter};
 use crate::operate::{Filter, OperateError, Page, PageRequest, audit, key_shown};
+use crate::retry::header_changes::HeaderChanges;
 
 /// Replays that are shown of one letter.
 const REPLAYS_SHOWN_MAX: i64 = 20;
@@ -135,15 +137,16 @@ pub async fn show(pool: &PgPool, id: Uuid) -> Result<DeadLetterDetail, OperateEr
         .bind(id)
         .fetch_one(pool)
         .await?;
-    type PatchRow = (Vec<u8>, String, DateTime<Utc>, String);
+    type PatchRow = (Option<Vec<u8>>, Option<Json<HeaderChanges>>, String, DateTime<Utc>, String);
     let patch: Option<PatchRow> = sqlx::query_as(
-        "select payload, edited_by, edited_at, reason from dead_letter_patches where dead_letter_id = $1",
+        "select payload, headers, edited_by, edited_at, reason from dead_letter_patches where dead_letter_id = $1",
     )
     .bind(id)
     .fetch_optional(pool)
     .await?;
-    let patch = patch.map(|(payload, edited_by, edited_at, reason)| Patch {
-        payload_base64: BASE64.encode(payload),
+    let patch = patch.map(|(payload, headers, edited_by, edited_at, reason)| Patch {
+        payload_base64: payload.map(|payload| BASE64.encode(payload)),
+        headers: headers.map(|Json(headers)| headers),
         edited_by,
         edited_at,
         reason,

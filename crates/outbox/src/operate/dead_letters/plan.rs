@@ -27,8 +27,8 @@ pub async fn plan(pool: &PgPool, filter: &Filter) -> Result<Plan, OperateError> 
     );
     query.push_bind(KEY_BYTES_MAX as i32).push(" or octet_length(coalesce(p.payload, d.payload)) > ");
     query.push_bind(CARRIED_PAYLOAD_BYTES_MAX as i32);
-    // What has no readable headers is no message of a key.
-    query.push(" or d.message_id is null or d.error_class = ").push_bind(HEADERS_CLASS);
+    // What has no readable headers is no message of a key, unless an operator has mended them.
+    query.push(" or d.message_id is null or p.headers is null and d.error_class = ").push_bind(HEADERS_CLASS);
     query.push(") from dead_letters d left join dead_letter_patches p on p.dead_letter_id = d.id where true");
     filter.push(&mut query)?;
     type Totals = (i64, i64, Option<DateTime<Utc>>, Option<DateTime<Utc>>, i64);

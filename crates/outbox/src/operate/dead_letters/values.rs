@@ -16,7 +16,7 @@ pub const VALUES_MAX: usize = super::EDITS_MAX;
 /// Bytes of one answer, but for its last value: in base64 a half more, and in memory on both sides.
 const VALUES_BYTES_MAX: i64 = 4 * 1024 * 1024;
 
-type Row = (Uuid, String, Option<String>, Option<DateTime<Utc>>, Option<Vec<u8>>);
+type Row = (Uuid, String, Option<String>, bool, Option<DateTime<Utc>>, Option<Vec<u8>>);
 
 /// What a replay would send of these letters: the patch, else the original. In the order given; the first of them, as many
 /// as have 4 MiB together, at least one: the caller asks again for the rest.
@@ -29,14 +29,14 @@ pub async fn values(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<LetterValue>, Ope
     }
     let rows: Vec<Row> = sqlx::query_as(
         "with asked as (
-             select d.id, w.place, p.dead_letter_id is not null as patched,
+             select d.id, w.place, p.payload is not null as patched,
                     -- The sizes are read without the bytes.
                     sum(coalesce(octet_length(p.payload), octet_length(d.payload), 0)) over (order by w.place)
                         - coalesce(octet_length(p.payload), octet_length(d.payload), 0) as bytes_before
              from unnest($1::uuid[]) with ordinality as w (id, place)
              join dead_letters d on d.id = w.id
              left join dead_letter_patches p on p.dead_letter_id = d.id)
-         select d.id, d.state, d.kind, p.edited_at, case when a.patched then p.payload else d.payload end
+         select d.id, d.state, d.kind, a.patched, p.edited_at, case when a.patched then p.payload else d.payload end
          from asked a
          join dead_letters d on d.id = a.id
          left join dead_letter_patches p on p.dead_letter_id = a.id
@@ -54,9 +54,9 @@ pub async fn values(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<LetterValue>, Ope
     if let (true, Some(missing)) = (rows.len() < ids.len(), missing(pool, ids).await?) {
         return Err(OperateError::unknown_letter(missing));
     }
-    let value = |(id, state, kind, edited_at, payload): Row| {
+    let value = |(id, state, kind, patched, edited_at, payload): Row| {
         let payload_base64 = payload.map(|payload| BASE64.encode(payload));
-        LetterValue { id, state, kind, patched: edited_at.is_some(), edited_at, payload_base64 }
+        LetterValue { id, state, kind, patched, edited_at, payload_base64 }
     };
     Ok(rows.into_iter().map(value).collect())
 }
