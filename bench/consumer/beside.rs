@@ -2,10 +2,12 @@
 //!
 //! Nothing stands in for anything: messages come to a topic at a fixed rate, whatever the group does; its members run the
 //! consumers that services run; what fails travels through three retry topics, published by the relay, a process of its
-//! own, and its key's followers are held and drained. A message of a key that never fails is timed from when it was to come
-//! to the commit of its batch. The same rate without failures, in turn, is the measure.
+//! own, and its key's followers are held and drained. One message fails on every tier: a dead letter, which blocks its key
+//! until it is replayed at the end. A message of a key that never fails is timed from when it was to come to the commit of its
+//! batch. The same rate without failures, in turn, is the measure.
 
 use std::collections::{BTreeMap, HashMap};
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -15,32 +17,27 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
 use sqlx::{PgConnection, PgPool};
 use tokio::task::JoinHandle;
-use waybill_bench::findings::{Aim, Finding, quantile, table};
+use uuid::Uuid;
+use waybill_bench::findings::{Aim, Finding, exit_code, quantile, table};
 use waybill_messaging::codec::CodecError;
 use waybill_messaging::consumer::{self, Batch, BatchError, BatchHandler, ConsumerConfig, ConsumerError};
 use waybill_messaging::envelope::{Cause, Envelope};
 use waybill_messaging::headers;
 use waybill_messaging::message::Message;
 use waybill_outbox::inbox::{Delivery, Handler, HandlerError, InboxProcessor, Verdict, appearance_in_tx};
-use waybill_outbox::retry::Policy;
+use waybill_outbox::retry::{Policy, operate};
 use waybill_runtime::clock::new_id;
 use waybill_runtime::lifecycle::Shutdown;
 use waybill_testkit::{Process, TestDatabase, TestTopics};
 
 use crate::Arguments;
+use crate::failing::{DELAYS, Failing, KEYS};
 
 const GROUP: &str = "beside";
 const TOPIC: &str = "bench.events";
 const PARTITIONS: i32 = 6;
 /// Of the group, each with both consumers and a drainer.
 const MEMBERS: usize = 2;
-/// Keys in turn, so that a failing one comes again while it is retried: its followers are held.
-const KEYS: u64 = 200;
-/// A failing key fails in one of so many of its messages: it is mended before the next.
-const FAILING_EVERY: u64 = 5;
-/// The waits of the tiers.
-const DELAYS: [Duration; 3] =
-    [Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800)];
 /// Messages before the clock runs, over all partitions: every member reads by then.
 const FIRST: u64 = 60;
 /// Before the number of the first ones' keys; none of them is counted.
@@ -90,21 +87,6 @@ impl Handler for Numbered {
             .await?;
         Ok(verdicts)
     }
-}
-
-/// Whether any message of this key fails.
-fn is_failing(key: u64, percent: u64) -> bool {
-    key % 100 < percent
-}
-
-/// How many appearances of this message fail: the main topic's and those of no, one or two retry topics; the third
-/// retries what has failed in all of them.
-fn failures(number: u64, percent: u64) -> i16 {
-    let (key, turn) = (number % KEYS, number / KEYS);
-    if !is_failing(key, percent) || !turn.is_multiple_of(FAILING_EVERY) {
-        return 0;
-    }
-    1 + i16::try_from(turn / FAILING_EVERY % DELAYS.len() as u64).unwrap()
 }
 
 /// When a message is to come, from the start of the clock.
@@ -206,13 +188,13 @@ impl Source {
     }
 
     /// Each message at its time.
-    async fn run(&self, arguments: &Arguments, percent: u64, started: Instant) {
-        for number in 0..arguments.rate * arguments.seconds {
+    async fn run(&self, arguments: &Arguments, failing: Failing, started: Instant) {
+        for number in 0..failing.total {
             if let Some(early) = arrival(number, arguments.rate).checked_sub(started.elapsed()) {
                 tokio::time::sleep(early).await;
             }
             let (key, turn) = (number % KEYS, number / KEYS);
-            self.send(&format!("key-{key}"), turn + 1, failures(number, percent));
+            self.send(&format!("key-{key}"), turn + 1, failing.appearances(number));
         }
     }
 }
@@ -234,7 +216,7 @@ async fn turn(arguments: &Arguments, percent: u64) -> Turn {
     relay.wait_ready(REST_MAX).await;
 
     let times = Arc::new(Times::default());
-    let members: Vec<Member> =
+    let mut members: Vec<Member> =
         (0..MEMBERS).map(|_| Member::start(&database, &topics, &policy, &times)).collect();
     let source = Source::new(&topics);
     for number in 0..FIRST {
@@ -242,18 +224,29 @@ async fn turn(arguments: &Arguments, percent: u64) -> Turn {
     }
     at_rest(&database.pool, FIRST).await;
     let started = *times.started.get_or_init(Instant::now);
-    source.run(arguments, percent, started).await;
     let total = arguments.rate * arguments.seconds;
+    let failing = Failing { percent, total };
+    let restart = async {
+        let Some(member) = arguments.restart.then(|| members.pop()).flatten() else { return };
+        tokio::time::sleep(arrival(total / 3, arguments.rate)).await;
+        member.stop().await;
+        members.push(Member::start(&database, &topics, &policy, &times));
+    };
+    tokio::join!(source.run(arguments, failing, started), restart);
+    if failing.letter().is_some() {
+        replay(&database.pool, &topics.prefix, &policy).await;
+    }
     at_rest(&database.pool, FIRST + total).await;
     for member in members {
         member.stop().await;
     }
 
-    let failed = audit(&database.pool, total, percent).await;
+    let failed = audit(&database.pool, failing).await;
     let handled = times.handled.lock().unwrap();
     // With and without failures the same keys are timed.
     let counted = |number: &u64| {
-        arrival(*number, arguments.rate) >= WARM_UP && !is_failing(*number % KEYS, arguments.failing_percent)
+        let with = Failing { percent: arguments.failing_percent, total };
+        arrival(*number, arguments.rate) >= WARM_UP && !with.has_key(*number % KEYS)
     };
     let latency = |number| (handled[&number] - arrival(number, arguments.rate)).as_secs_f64() * 1_000.0;
     Turn { latencies_ms: (0..total).filter(counted).map(latency).collect(), failed }
@@ -265,6 +258,24 @@ async fn topics(policy: &Policy) -> TestTopics {
     let mut all = vec![(TOPIC, PARTITIONS), (letters.as_str(), 1)];
     all.extend(retries.iter().map(|name| (name.as_str(), 3)));
     TestTopics::create(&all).await
+}
+
+/// Waits until the one dead letter blocks its key, and sends it round again: the last of its failing appearances was on the
+/// last tier.
+async fn replay(pool: &PgPool, prefix: &str, policy: &Policy) {
+    let started = Instant::now();
+    let question = "select dead_letter_id from parked_keys where state = 'blocked'";
+    let letter = loop {
+        let blocked: Option<Uuid> = sqlx::query_scalar(question).fetch_optional(pool).await.unwrap();
+        if let Some(letter) = blocked {
+            break letter;
+        }
+        assert!(started.elapsed() < REST_MAX, "no key is blocked: no figure");
+        tokio::time::sleep(LOOK_PAUSE).await;
+    };
+    let mut tx = pool.begin().await.unwrap();
+    operate::replay_in_tx(&mut tx, prefix, policy, letter).await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 /// Waits until so many messages have had their effect and no key waits.
@@ -284,9 +295,9 @@ async fn at_rest(pool: &PgPool, wanted: u64) {
     }
 }
 
-/// Every message had its effect once, each key's in order, and those that were to fail did, as often as they were to: how
-/// many there were.
-async fn audit(pool: &PgPool, total: u64, percent: u64) -> i64 {
+/// Every message had its effect once, each key's in order, and those that were to fail did, as often as they were to, one of
+/// them as a dead letter that is resolved: how many there were.
+async fn audit(pool: &PgPool, failing: Failing) -> i64 {
     let effects = "select key, number from effects where key not like $1 || '%' order by id";
     let rows: Vec<(String, i64)> = sqlx::query_as(effects).bind(FIRST_KEY).fetch_all(pool).await.unwrap();
     let mut last: HashMap<&str, i64> = HashMap::new();
@@ -294,21 +305,23 @@ async fn audit(pool: &PgPool, total: u64, percent: u64) -> i64 {
         let before = last.insert(key, *number).unwrap_or(0);
         assert_eq!(*number, before + 1, "{key}: after {before}: this turn has no figure");
     }
-    assert_eq!(rows.len() as u64, total, "this turn has no figure");
+    assert_eq!(rows.len() as u64, failing.total, "this turn has no figure");
     let mut wanted: BTreeMap<i16, i64> = BTreeMap::new();
-    for hop in (0..total).flat_map(|number| 1..=failures(number, percent)) {
+    for hop in (0..failing.total).flat_map(|number| 1..=failing.appearances(number)) {
         *wanted.entry(hop).or_default() += 1;
     }
     let hops = "select hop, count(*) from inbox where hop > 0 group by hop";
     let hops: Vec<(i16, i64)> = sqlx::query_as(hops).fetch_all(pool).await.unwrap();
     assert_eq!(BTreeMap::from_iter(hops), wanted, "appearances on retry topics: this turn has no figure");
-    let letters: i64 = sqlx::query_scalar("select count(*) from dead_letters").fetch_one(pool).await.unwrap();
-    assert_eq!(letters, 0, "this turn has no figure");
+    let letters = "select count(*), count(*) filter (where state = 'resolved') from dead_letters";
+    let letters: (i64, i64) = sqlx::query_as(letters).fetch_one(pool).await.unwrap();
+    let expected = i64::from(failing.letter().is_some());
+    assert_eq!(letters, (expected, expected), "dead letters, and those resolved: this turn has no figure");
     wanted.get(&1).copied().unwrap_or_default()
 }
 
-/// Turns without and with failures one after the other; medians of the runs.
-pub(crate) async fn run(arguments: &Arguments) {
+/// Turns without and with failures one after the other; medians of the runs. Ends with 1 when the aim is missed.
+pub(crate) async fn run(arguments: &Arguments) -> ExitCode {
     let (mut p50, mut p99) = ([const { Vec::<f64>::new() }; 2], [const { Vec::<f64>::new() }; 2]);
     let (mut ratios, mut failed) = (Vec::new(), 0);
     for run in 1..=arguments.runs {
@@ -322,7 +335,7 @@ pub(crate) async fn run(arguments: &Arguments) {
         ratios.push(with / without);
         if !arguments.json {
             eprintln!(
-                "run {run}: p99 without failures {without:.2} ms, with {with:.2} ms, {failed} messages failed, some three times"
+                "run {run}: p99 without failures {without:.2} ms, with {with:.2} ms, {failed} messages failed, one of them on every tier"
             );
         }
     }
@@ -331,7 +344,12 @@ pub(crate) async fn run(arguments: &Arguments) {
     let [slow_without, slow_with] = &mut p99;
     let findings = [
         Finding::told("messages a second, at a fixed rate", arguments.rate as f64, "/s"),
-        Finding::told("messages of a turn that failed, once, twice or three times", failed as f64, ""),
+        Finding::told("messages of a turn that failed, once to four times", failed as f64, ""),
+        Finding::told(
+            "members that ended and came back, in each turn",
+            f64::from(u8::from(arguments.restart)),
+            "",
+        ),
         Finding::told("other keys, without failures, p50", quantile(without, 0.5), "ms"),
         Finding::told(
             format!("other keys, while {percent} % of the keys fail, p50"),
@@ -355,4 +373,5 @@ pub(crate) async fn run(arguments: &Arguments) {
     if !arguments.json {
         eprintln!("{}", table(&findings));
     }
+    exit_code(&findings)
 }
