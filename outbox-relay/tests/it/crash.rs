@@ -6,7 +6,7 @@ use sqlx::Connection as _;
 use waybill_testkit::eventually;
 
 use super::audit::{audit, audit_to_end};
-use super::setup::{LEASE_SHORT, Outbox, SOON, TOPIC, append, metric};
+use super::setup::{LEASE_SHORT, LEASE_SOON_OVER, Outbox, SOON, TOPIC, append, metric};
 use super::steady::Steady;
 use super::torture::writers;
 
@@ -42,15 +42,14 @@ async fn a_crash_at_any_point_costs_repeats_only() {
     let mut before = 0;
     for (point, piece_rows, expected) in POINTS {
         twenty(&outbox).await;
-        let relay = || outbox.relay().env("OUTBOX_RELAY_LEASE_MS", LEASE_SHORT);
-        let armed =
-            relay().env("WAYBILL_FAILPOINT", point).env("OUTBOX_RELAY_PIECE_ROWS_MAX", piece_rows).spawn();
-        let mut armed = armed;
+        let armed = outbox.relay().env("OUTBOX_RELAY_LEASE_MS", LEASE_SOON_OVER);
+        let mut armed =
+            armed.env("WAYBILL_FAILPOINT", point).env("OUTBOX_RELAY_PIECE_ROWS_MAX", piece_rows).spawn();
         let ended = armed.wait_exit(SOON).await;
         assert_eq!(ended, None, "{point}: a signal ends it:\n{}", armed.output());
         // A row behind the others: when it is there, so are they and their repeats.
         append(&mut outbox.connection().await, &outbox.topics.full(TOPIC), 9).await;
-        let mut healthy = relay().spawn();
+        let mut healthy = outbox.relay().spawn();
         audit(&outbox.topics, TOPIC, &outbox.database.pool).await;
         assert_eq!(healthy.terminate().await, Some(0));
         let audit = audit_to_end(&outbox.topics, TOPIC, &outbox.database.pool).await;
@@ -85,7 +84,8 @@ async fn a_relay_killed_under_load_loses_and_turns_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_zombie_only_repeats() {
-    let lease = std::time::Duration::from_millis(1_000);
+    // Until it is stopped the first one must keep it.
+    let lease = std::time::Duration::from_millis(3_000);
     let outbox = Outbox::new("zombie").await;
     let relay = || outbox.relay().env("OUTBOX_RELAY_LEASE_MS", lease.as_millis().to_string());
     // Its rows linger: there are some in its hands when it is stopped.

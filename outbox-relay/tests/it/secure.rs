@@ -141,7 +141,7 @@ async fn a_service_reads(kafka: &OwnKafka, certificates: &Certificates, tls: u16
 
 fn records(bootstrap: &str) -> i64 {
     let reader: BaseConsumer = ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
-    reader.fetch_watermarks(TOPIC, 0, Duration::from_secs(5)).map_or(-1, |(_, high)| high)
+    reader.fetch_watermarks(TOPIC, 0, Duration::from_secs(60)).map_or(-1, |(_, high)| high)
 }
 
 /// Waits until the fault is there and its reason is told: on `/ready`, or in a line of the log when another attempt has

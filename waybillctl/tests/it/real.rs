@@ -46,6 +46,8 @@ impl System {
             .env("DATABASE_URL", &database.url)
             .env("WAYBILL_JWKS", tokens.jwks_path().to_str().unwrap())
             .env("WAYBILL_OPERATOR_ADDR", &operator)
+            // Nobody answers its commands: none is to be sent again while this is looked at.
+            .env("WAYBILL_ORDERS_STEP_DEADLINE_MS", "600000")
             .spawn();
         orders.wait_ready(WAIT).await;
         let mut relay =
