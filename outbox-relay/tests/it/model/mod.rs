@@ -22,6 +22,7 @@ use world::{Budget, World};
 
 /// Transactions of the worlds: `x` takes a transaction id, a letter appends to that aggregate (and locks it first).
 const LATE_XIDS: &[&str] = &["xA", "A", "B"];
+const TWO_CROSSED: &[&str] = &["xBA", "AB"];
 const CROSSED_LOCKS: &[&str] = &["xBA", "A", "AB"];
 const ONE_AGGREGATE: &[&str] = &["xA", "xA", "AA"];
 const FOUR: &[&str] = &["xA", "A", "B", "A"];
@@ -44,6 +45,8 @@ fn order_and_completeness_hold_through_crashes_and_takeovers() {
     holds(LATE_XIDS, 1, crash);
     holds(LATE_XIDS, 2, crash);
     holds(ONE_AGGREGATE, 1, crash);
+    holds(TWO_CROSSED, 1, crash);
+    holds(TWO_CROSSED, 2, crash);
 }
 
 #[test]
@@ -77,6 +80,7 @@ fn order_and_completeness_hold_in_larger_worlds() {
     let crash = Budget { crashes: 1, ..Budget::default() };
     holds(FOUR, 2, Budget { drops: 1, ..Budget::default() });
     holds(FOUR, 2, Budget::default());
+    holds(FOUR, 2, crash);
     holds(CROSSED_LOCKS, 2, crash);
     holds(CROSSED_LOCKS, 1, crash);
     holds(ONE_AGGREGATE, 2, Budget { failures: 1, ..crash });
