@@ -122,6 +122,7 @@ pub(super) struct EditBody {
     payload_base64: Option<String>,
     /// Headers in place of the original's: a text is set, null takes the header away; all changes together, `{}` for none.
     /// Left out: those there are stay.
+    #[schema(value_type = Option<std::collections::BTreeMap<String, Option<String>>>)]
     headers: Option<HeaderChanges>,
     /// `edited_at` of the patch that was seen, null when there was none: another one now is a 409. Left out: whatever
     /// there is.

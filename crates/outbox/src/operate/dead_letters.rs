@@ -118,9 +118,10 @@ pub struct LetterValue {
 /// What stands beside the original: a payload, headers or both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Patch {
-    /// The whole framed value; `None`: the original's.
+    /// The whole framed value; null: the original's.
     pub payload_base64: Option<String>,
     /// Headers that are set, and, with null, taken away.
+    #[schema(value_type = Option<std::collections::BTreeMap<String, Option<String>>>)]
     pub headers: Option<HeaderChanges>,
     /// Who wrote it.
     pub edited_by: String,
