@@ -29,10 +29,11 @@ const WRITTEN: [(Service, &[&str]); 3] = [
 ];
 /// A lease short enough to run out while a test waits.
 const SHORT_LEASE: (&str, &str) = ("OUTBOX_RELAY_LEASE_MS", "1500");
-/// Sagas that turn back and send again within seconds, and never give up a step that must succeed.
+/// Sagas that turn back and send again within seconds (two attempts and the last call before the pivot), and never give up
+/// a step that must succeed.
 pub(crate) const HASTY: [(&str, &str); 4] = [
     ("WAYBILL_ORDERS_STEP_DEADLINE_MS", "1500"),
-    ("WAYBILL_ORDERS_STEP_ATTEMPTS_MAX", "3"),
+    ("WAYBILL_ORDERS_STEP_ATTEMPTS_MAX", "2"),
     ("WAYBILL_ORDERS_RETRY_ATTEMPTS_MAX", "100"),
     ("WAYBILL_ORDERS_SAGA_DEADLINE_MS", "20000"),
 ];

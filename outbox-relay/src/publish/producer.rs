@@ -119,7 +119,12 @@ impl Producer {
 
     /// Asks the broker about a topic, so that a missing one is found before anything passes it. Tell
     /// [`Producer::learn`] of one that exists.
-    pub fn check_topic(&self, topic: &str) -> impl Future<Output = TopicCheck> + std::marker::Send + 'static {
+    pub fn check_topic(
+        &mut self,
+        topic: &str,
+    ) -> impl Future<Output = TopicCheck> + std::marker::Send + use<> {
+        // Known by its name from now on: what a probe asks for.
+        self.topics.entry(topic.to_owned()).or_default();
         let (producer, name) = (Arc::clone(&self.inner), topic.to_owned());
         let question = tokio::task::spawn_blocking(move || topic_check(&producer, &name));
         async move { question.await.unwrap_or_else(|error| TopicCheck::Away(error.to_string())) }
@@ -137,6 +142,7 @@ impl Producer {
         tokio::task::spawn_blocking(move || {
             let answers = match topic {
                 Some(topic) => producer.client().fetch_metadata(Some(&topic), QUESTION_TIMEOUT).is_ok(),
+                // Once known it is not asked for again: it tells of the first answer only.
                 None => producer.client().fetch_cluster_id(QUESTION_TIMEOUT).is_some(),
             };
             if answers {
