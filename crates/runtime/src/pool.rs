@@ -73,7 +73,9 @@ impl Pools {
 ///
 /// A transaction or a statement that was dropped is rolled back, or waited for, when its connection comes back to the pool.
 /// sqlx does that without a limit, and a connection to a server that hangs would be missing in the pool until TCP gives it up,
-/// in a quarter of an hour; here it is closed after two seconds.
+/// in a quarter of an hour; here it is closed after two seconds. One gap stays: on its way back sqlx asks every connection whether
+/// it lives, without a limit, and one whose answer is under way at the moment when the server freezes is missing until it
+/// thaws.
 ///
 /// # Errors
 /// When the URL can not be read.

@@ -25,7 +25,15 @@ async fn own_server() -> (OwnPostgres, PgPool) {
     let pool = pool::connect(&server.url("postgres"), 2, "outbox-test").unwrap();
     MIGRATIONS.run(&pool).await.unwrap();
     ledger::tables(&pool).await;
+    at_rest(&pool, 0).await;
     (server, pool)
+}
+
+/// Every connection but so many is back in the pool: sqlx asks each on its way there whether it lives, and waits for that
+/// without a limit, until the server thaws.
+async fn at_rest(pool: &PgPool, in_use: usize) {
+    let idle = async || (pool.num_idle() + in_use == pool.size() as usize).then_some(());
+    eventually_named("idle connections", LIMIT, idle).await;
 }
 
 /// Until the pool has no connection: all of them are closed, in use or not.
@@ -131,6 +139,7 @@ async fn a_statement_dropped_in_a_frozen_database_costs_the_pool_no_connection()
         sleeps.then_some(())
     })
     .await;
+    at_rest(&pool, 1).await;
     server.sigstop().await;
     asking.abort();
     none_left(&pool).await;
