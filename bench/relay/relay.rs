@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
+use waybill_testkit::process::peak_memory_kib;
 use waybill_testkit::{Process, TestDatabase};
 
 use crate::report::{Cost, Idle, Run, cpu_seconds};
@@ -70,11 +71,7 @@ async fn published(client: &reqwest::Client, relay: &Process) -> i64 {
 
 /// The most memory that a process has had resident.
 pub(crate) fn peak_memory_mib(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak_kib: u64 =
-        peak.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or_default();
-    peak_kib as f64 / 1024.0
+    peak_memory_kib(pid).unwrap_or_default() as f64 / 1024.0
 }
 
 async fn cost(pool: &PgPool, relay: &Process) -> Cost {

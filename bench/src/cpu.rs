@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use serde::Serialize;
+use waybill_testkit::process::peak_memory_kib;
 
 /// Ticks per second in /proc: what Linux shows to programs is fixed at 100 whatever the kernel's own clock.
 const TICKS_PER_S: f64 = 100.0;
@@ -155,10 +156,7 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 }
 
 fn peak_rss_bytes(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib * 1024)
+    Some(peak_memory_kib(pid)? * 1024)
 }
 
 /// Seconds in which a core of this machine worked (user, nice, system, interrupts), summed over cores.

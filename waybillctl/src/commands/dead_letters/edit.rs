@@ -73,7 +73,8 @@ pub(super) async fn run(options: Edit) -> anyhow::Result<Exit> {
     saved
 }
 
-fn unchanged(options: &Edit) -> anyhow::Result<Exit> {
+/// Tells that there is nothing to save.
+pub(super) fn unchanged(options: &Edit) -> anyhow::Result<Exit> {
     let said = "nothing is changed";
     output::one(options.asking.form, &json!({ "applied": false, "plan": said }), || Ok(said.to_owned()))?;
     Ok(Exit::Done)

@@ -3,12 +3,11 @@
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::edit::{open_letter, save};
+use super::edit::{open_letter, save, unchanged};
 use crate::cli::Edit;
 use crate::exit::Exit;
 use crate::operator::Services;
 use crate::operator::answers::HeaderChanges;
-use crate::output;
 
 /// Adds to the changes of headers that the letter has; its value stays as it is. Which headers are the protocol's, and that
 /// they can be read with the changes, the service looks after.
@@ -22,10 +21,7 @@ pub(super) async fn run(options: Edit) -> anyhow::Result<Exit> {
     after.extend(options.headers.iter().map(|(name, value)| (name.clone(), Some(value.clone()))));
     after.extend(options.without_headers.iter().map(|name| (name.clone(), None)));
     if after == before {
-        output::one(options.asking.form, &json!({ "applied": false, "plan": "nothing is changed" }), || {
-            Ok("nothing is changed".to_owned())
-        })?;
-        return Ok(Exit::Done);
+        return unchanged(&options);
     }
     let plan = format!("would change the headers that a replay of {id} sends:\n{}", lines(&after));
     let body = json!({
